@@ -1,0 +1,1 @@
+"""What is accepted but not yet in Parquet?"""

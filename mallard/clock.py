@@ -1,0 +1,40 @@
+"""What time it is: the one place that asks the operating system, so that tests can set it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+class Clock:
+    """The system's clock. Tests pass a subclass that says what they like."""
+
+    def now_us(self) -> int:
+        """Return the instant in whole microseconds since 1970-01-01 UTC, as rows hold it."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back, for measuring how long something took."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the instant as an aware UTC datetime."""
+        return to_datetime(self.now_us())
+
+
+def to_datetime(instant_us: int) -> datetime:
+    """Return microseconds since 1970 UTC as an aware datetime."""
+    return EPOCH + timedelta(microseconds=instant_us)
+
+
+def to_us(instant: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970 UTC."""
+    return (instant - EPOCH) // timedelta(microseconds=1)
+
+
+def utc_date(instant_us: int) -> date:
+    """Return the UTC date an instant lies in."""
+    return date.fromordinal(719_163 + instant_us // MICROSECONDS_PER_DAY)

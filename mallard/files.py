@@ -1,0 +1,122 @@
+"""Every disk operation Mallard makes, so that tests can fail, tear or stop at each of them.
+
+Invariant: a name that exists under its final name is whole. `replace` writes a temporary file,
+syncs it, renames it and syncs the folder, in that order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from mallard.errors import StorageError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class Files:
+    """The operating system's files. Each method is one step; a step raises OSError or happened."""
+
+    def make_folder(self, path: Path) -> None:
+        """Create a folder and its parents for their owner only, if they are not there."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder, sorted; a missing folder has none."""
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+
+    def read(self, path: Path) -> bytes:
+        """Return a file's whole content."""
+        return path.read_bytes()
+
+    def size(self, path: Path) -> int:
+        """Return a file's size in bytes."""
+        return path.stat().st_size
+
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        """Create an empty file, or empty an existing one, and return a descriptor to append by."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, mode)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Append all of data; when it raises, any part of data may have been written."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        """Return once what was written survives a power loss."""
+        os.fdatasync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file its name, in place of any file that has it."""
+        os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; one that is not there is removed already."""
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Return once the names in a folder survive a power loss."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, folder: Path) -> int:
+        """Return how many bytes may still be written below a folder."""
+        status = os.statvfs(folder)
+        return status.f_bavail * status.f_frsize
+
+    def begin(self, database: sqlite3.Connection) -> None:
+        """Begin a writing transaction."""
+        database.execute("BEGIN IMMEDIATE")
+
+    def commit(self, database: sqlite3.Connection) -> None:
+        """Commit a transaction; when it raises, it did not happen."""
+        database.execute("COMMIT")
+
+    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """Write a file whole or not at all, and return once it survives a power loss."""
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        descriptor = self.create(temporary, mode)
+        try:
+            self.write(descriptor, data)
+            self.sync(descriptor)
+        finally:
+            self.close(descriptor)
+        self.rename(temporary, path)
+        self.sync_folder(path.parent)
+
+
+class FolderLock:
+    """Holds a data folder for one server; the operating system lets go when the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder, or raise StorageError that says who has it."""
+        path = folder / "lock"
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise StorageError(
+                f"{folder} is in use by another Mallard server (process {holder}). "
+                "Stop that one, or give this one a folder of its own with --data."
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the folder go."""
+        os.close(self._descriptor)

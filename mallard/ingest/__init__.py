@@ -1,0 +1,1 @@
+"""May this event in, and what do we know about it?"""

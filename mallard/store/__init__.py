@@ -1,0 +1,1 @@
+"""Which events are in Parquet, and in which files?"""

@@ -1,0 +1,1 @@
+"""HTTP: requests to rooms, results to responses."""
