@@ -1,0 +1,296 @@
+"""Accepts events: one thread numbers them, writes them to the log and shows them in the ring.
+
+Invariants:
+* Positions are given in the step that makes them durable: no holes, none given twice.
+* An append that fails gave no number away and shows nothing.
+* Whatever is in the ring is in the log (with `durability = "memory"`, is about to be).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mallard.buffer.frame import HEADER_BYTES, encode, encode_events
+from mallard.buffer.ring import Ring
+from mallard.buffer.wal import LogReport, Wal
+from mallard.clock import Clock
+from mallard.config import BufferConfig
+from mallard.errors import Overloaded
+from mallard.event import Event, Frame
+from mallard.files import Files
+from mallard.telemetry import Telemetry
+
+GROUP_EVENTS_MAX = 5_000  # events in one write; beyond it waiting longer saves no syncs
+PROBE_SECONDS = 1.0  # how often a failed log is tried again when no request does it
+
+_log = logging.getLogger(__name__)
+
+
+class Receipt(NamedTuple):
+    """What an append gives: the position of its first event, and when it was committed (µs)."""
+
+    first_position: int
+    loaded_at: int
+
+
+@dataclass(slots=True)
+class _Append:
+    events: tuple[Event, ...]
+    future: asyncio.Future[Receipt]
+    loop: asyncio.AbstractEventLoop
+    asked_at: float
+
+
+class _Trim(NamedTuple):
+    watermark: int
+
+
+_Settled = tuple[asyncio.Future[Receipt], Receipt | Exception]
+
+
+class Buffer:
+    """The events that are accepted and not yet in parts."""
+
+    def __init__(
+        self,
+        config: BufferConfig,
+        data: Path,
+        files: Files,
+        clock: Clock,
+        telemetry: Telemetry,
+        node: int,
+    ) -> None:
+        """Make a buffer over `data/wal`; `start` reads what is there.
+
+        node: 12 bits that tell this server's event ids from those of others.
+        """
+        self._config = config
+        self._folder = data / "wal"
+        self._files = files
+        self._clock = clock
+        self._telemetry = telemetry
+        self._node = node
+        self._wal = Wal(self._folder, files, config.segment_bytes, data / "quarantine")
+        self._ring = Ring(config.capacity_events, config.capacity_bytes)
+        self._queue: queue.SimpleQueue[_Append | _Trim | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="mallard-log", daemon=True)
+        self._next_position = 1
+        self._loaded_at = 0
+        self._failure: str | None = None
+        self._closed = False
+        self._on_commit: Callable[[], None] = lambda: None
+
+    def start(self, watermark: int, loaded_at: int, on_commit: Callable[[], None]) -> LogReport:
+        """Take back from the log what parts do not hold, then accept events.
+
+        watermark: the last position in parts. loaded_at: the latest commit time in parts, in
+        microseconds. on_commit: called by the buffer's thread after each commit; must be short.
+        """
+        frames, report = self._wal.recover(watermark)
+        for frame in frames:
+            size = HEADER_BYTES + len(encode_events(frame.events))
+            self._ring.restore(frame, size)
+        last = frames[-1] if frames else None
+        self._next_position = max(watermark, last.last_position if last else 0) + 1
+        self._loaded_at = max(loaded_at, last.loaded_at if last else 0)
+        self._on_commit = on_commit
+        self._thread.start()
+        return report
+
+    async def append(self, events: Sequence[Event]) -> Receipt:
+        """Commit events together and return once they are as durable as the settings ask.
+
+        Raises Overloaded when the ring is full or the disk does not take them; then none is stored.
+        """
+        rows = tuple(events)
+        if self._closed:
+            raise Overloaded("The server is shutting down; send the event again.")
+        if not self._ring.reserve(len(rows)):
+            self._telemetry.failures["ring_full"] += 1
+            raise Overloaded("Too many events wait to be written; send this one again later.")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        self._queue.put(_Append(rows, future, loop, self._clock.monotonic()))
+        return await future
+
+    def tail(self) -> tuple[Frame, ...]:
+        """Return the committed frames that are held, oldest first.
+
+        Take it before the store's snapshot and drop what that one's watermark covers: a flush in
+        between then puts an event in both, never in neither.
+        """
+        return self._ring.tail()
+
+    def release(self, watermark: int) -> None:
+        """Let go of what parts hold now: from the ring at once, from the log soon."""
+        self._ring.release(watermark)
+        self._queue.put(_Trim(watermark))
+
+    def close(self) -> None:
+        """Refuse new events, settle those under way and stop the thread."""
+        self._closed = True
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log does not take events just now; None when it does."""
+        return self._failure
+
+    @property
+    def ring(self) -> Ring:
+        """The ring, for those who watch how full it is."""
+        return self._ring
+
+    @property
+    def wal(self) -> Wal:
+        """The log, for those who watch how large it is."""
+        return self._wal
+
+    # --- the buffer's thread, from here on ---
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            try:
+                first = self._queue.get(timeout=PROBE_SECONDS if self._failure else None)
+            except queue.Empty:
+                self._probe()
+                continue
+            appends, trim, running = self._gather(first)
+            if appends:
+                self._commit(appends)
+            if trim is not None:
+                self._trim(trim)
+        self._wal.close()
+
+    def _gather(self, item: _Append | _Trim | None) -> tuple[list[_Append], int | None, bool]:
+        """Take what waits in the queue: appends for one write, the last trim, whether to go on."""
+        appends: list[_Append] = []
+        trim: int | None = None
+        count = 0
+        while item is not None:
+            if isinstance(item, _Trim):
+                trim = item.watermark
+            else:
+                appends.append(item)
+                count += len(item.events)
+            if count >= GROUP_EVENTS_MAX:
+                return appends, trim, True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return appends, trim, True
+        return appends, trim, False
+
+    def _commit(self, appends: list[_Append]) -> None:
+        settled: list[_Settled] = []
+        frames: list[tuple[Frame, int]] = []
+        data: list[bytes] = []
+        taken: list[_Append] = []
+        position = self._next_position
+        loaded_at = max(self._clock.now_us(), self._loaded_at)
+        for append in appends:
+            try:
+                payload = encode_events(append.events)
+            except (
+                TypeError
+            ) as error:  # a request that cannot be written must not take others along
+                self._ring.cancel(len(append.events))
+                settled.append((append.future, error))
+                continue
+            frame = Frame(position, loaded_at, self._node, append.events)
+            encoded = encode(frame, payload)
+            data.append(encoded)
+            frames.append((frame, len(encoded)))
+            taken.append(append)
+            settled.append((append.future, Receipt(position, loaded_at)))
+            position += len(append.events)
+        loop = appends[0].loop
+        if frames:
+            early = self._config.durability == "memory"
+            if early:
+                self._show(frames, position, loaded_at)
+                _settle(loop, settled)
+            try:
+                self._write(b"".join(data), frames[0][0].first_position)
+            except OSError as error:
+                self._fail(error)
+                if not early:
+                    for append in taken:
+                        self._ring.cancel(len(append.events))
+                    _settle(loop, [(append.future, _refusal(error)) for append in appends])
+                return
+            if early:
+                return
+            self._show(frames, position, loaded_at)
+            now = self._clock.monotonic()
+            for append in taken:
+                self._telemetry.append_seconds.observe(now - append.asked_at)
+        _settle(loop, settled)
+
+    def _write(self, data: bytes, first_position: int) -> None:
+        if self._files.free_bytes(self._folder) < self._config.free_bytes_min:
+            raise OSError(28, "the disk is nearly full; the rest is kept for flushing")
+        started = self._clock.monotonic()
+        self._wal.append(data, first_position, sync=self._config.durability == "fsync")
+        self._telemetry.sync_seconds.observe(self._clock.monotonic() - started)
+        if self._failure:
+            _log.warning("the log takes events again")
+            self._failure = None
+
+    def _show(self, frames: list[tuple[Frame, int]], position: int, loaded_at: int) -> None:
+        self._next_position = position
+        self._loaded_at = loaded_at
+        self._ring.publish(frames)
+        self._on_commit()
+
+    def _fail(self, error: OSError) -> None:
+        self._telemetry.failures["append"] += 1
+        if not self._failure:
+            _log.error("the log takes no events: %s", error.strerror or error)
+        self._failure = error.strerror or str(error)
+
+    def _probe(self) -> None:
+        """See whether a failed log works again: nobody may ask while readiness is red."""
+        try:
+            self._write(b"", self._next_position)
+        except OSError as error:
+            self._failure = error.strerror or str(error)
+
+    def _trim(self, watermark: int) -> None:
+        try:
+            self._wal.trim(watermark, self._next_position)
+        except OSError as error:
+            self._telemetry.failures["trim"] += 1
+            _log.error("old log segments stay for now: %s", error.strerror or error)
+
+
+def _refusal(error: OSError) -> Overloaded:
+    reason = error.strerror or str(error)
+    return Overloaded(f"The event could not be written to disk ({reason}); send it again later.")
+
+
+def _settle(loop: asyncio.AbstractEventLoop, settled: list[_Settled]) -> None:
+    # A loop that is closed has nobody left who waits.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_resolve, settled)
+
+
+def _resolve(settled: list[_Settled]) -> None:
+    for future, result in settled:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -1,0 +1,161 @@
+"""One frame of the write-ahead log: the events of one request, checksummed.
+
+A frame is a header of 40 bytes, little-endian, and a payload:
+
+    magic "MWF1" | schema u16 | node u16 | count u32 | payload bytes u32 | first position i64 |
+    loaded at i64 (microseconds) | CRC-32 of the payload u32 | CRC-32 of the header so far u32
+
+The payload is JSON: an array of rows, each an array with the columns that
+`COLUMNS_BY_VERSION[schema]` lists; a decimal is text. The header has a checksum of its own, so that
+a damaged payload does not hide where the next frame begins, and a magic, so that after a damaged
+header the next frame can be searched for.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+from zlib import crc32
+
+import orjson
+
+from mallard.errors import CorruptData
+from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame
+
+MAGIC = b"MWF1"
+_FIELDS = struct.Struct("<4sHHIIqqI")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
+_REVENUE = Event._fields.index("revenue_amount")
+
+
+class Header(NamedTuple):
+    """What a frame says of itself before its payload."""
+
+    magic: bytes
+    schema: int
+    node: int
+    rows: int
+    payload_bytes: int
+    first_position: int
+    loaded_at: int
+    payload_crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of a segment that are no whole frame.
+
+    torn: they end the file and look like a write that never finished; nothing in them was
+    acknowledged as durable. Otherwise something changed them after they were written.
+    """
+
+    offset: int
+    length: int
+    torn: bool
+
+
+def encode_events(events: tuple[Event, ...]) -> bytes:
+    """Return the payload of a frame; raises TypeError for text that is not Unicode."""
+    return orjson.dumps(events, default=_plain)
+
+
+def encode(frame: Frame, payload: bytes) -> bytes:
+    """Return a frame as it lies in the log; payload is `encode_events(frame.events)`."""
+    fields = _FIELDS.pack(
+        MAGIC,
+        SCHEMA_VERSION,
+        frame.node,
+        len(frame.events),
+        len(payload),
+        frame.first_position,
+        frame.loaded_at,
+        crc32(payload),
+    )
+    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), payload))
+
+
+def decode(header: Header, payload: memoryview) -> Frame:
+    """Return the frame of a header and its payload, whose checksum is known to be right."""
+    rows = orjson.loads(payload)
+    if header.schema == SCHEMA_VERSION:
+        events = tuple(_event(row) for row in rows)
+    elif header.schema in COLUMNS_BY_VERSION:
+        columns = COLUMNS_BY_VERSION[header.schema]
+        events = tuple(_old_event(columns, row) for row in rows)
+    else:
+        raise CorruptData(
+            f"the log was written by a newer Mallard (schema {header.schema}, this one reads up "
+            f"to {SCHEMA_VERSION}). Start that version again, or upgrade this one."
+        )
+    return Frame(header.first_position, header.loaded_at, header.node, events)
+
+
+def scan(data: bytes) -> Iterator[tuple[Header, memoryview] | Damage]:
+    """Yield the whole frames of a segment in order, and what lies between them that is none."""
+    view = memoryview(data)
+    offset = 0
+    while offset < len(data):
+        header = _header(view, offset)
+        if header is None:
+            found = _next_frame(data, offset + 1)
+            end = len(data) if found is None else found
+            # Zeros at the end are a file that grew before its content reached the disk.
+            torn = found is None and (end - offset < HEADER_BYTES or not any(view[offset:end]))
+            yield Damage(offset, end - offset, torn)
+            offset = end
+            continue
+        start = offset + HEADER_BYTES
+        end = start + header.payload_bytes
+        if end > len(data):
+            yield Damage(offset, len(data) - offset, torn=True)
+            return
+        payload = view[start:end]
+        if crc32(payload) == header.payload_crc:
+            yield header, payload
+        else:
+            yield Damage(offset, end - offset, torn=False)
+        offset = end
+
+
+def _header(view: memoryview, offset: int) -> Header | None:
+    fields = view[offset : offset + _FIELDS.size]
+    checksum = view[offset + _FIELDS.size : offset + HEADER_BYTES]
+    if len(checksum) < _CHECKSUM.size or crc32(fields) != _CHECKSUM.unpack(checksum)[0]:
+        return None
+    header = Header._make(_FIELDS.unpack(fields))
+    return header if header.magic == MAGIC else None
+
+
+def _next_frame(data: bytes, start: int) -> int | None:
+    view = memoryview(data)
+    found = data.find(MAGIC, start)
+    while found >= 0:
+        if _header(view, found) is not None:
+            return found
+        found = data.find(MAGIC, found + 1)
+    return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Event):
+        return tuple(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"an event cannot hold a {type(value).__name__}")
+
+
+def _event(row: list[object]) -> Event:
+    amount = row[_REVENUE]
+    if amount is not None:
+        row[_REVENUE] = Decimal(str(amount))
+    return Event._make(row)
+
+
+def _old_event(columns: tuple[str, ...], row: list[object]) -> Event:
+    known = dict(zip(columns, row, strict=True))
+    defaults = Event("", 0, "")
+    return _event([known.get(name, getattr(defaults, name)) for name in Event._fields])

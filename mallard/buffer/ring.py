@@ -1,0 +1,86 @@
+"""What is committed and not yet in Parquet, in memory and in order of position, within bounds."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from mallard.event import Frame
+
+
+class Ring:
+    """Frames between the watermark and now.
+
+    Room is reserved before an event is written and given back when it is in parts or was refused,
+    so that what waits for the disk counts too. Any thread may call any method.
+    """
+
+    def __init__(self, capacity_events: int, capacity_bytes: int) -> None:
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()
+        self._frames: deque[tuple[Frame, int]] = deque()
+        self._reserved_events = 0
+        self._committed_events = 0
+        self._bytes = 0
+
+    def reserve(self, count: int) -> bool:
+        """Take room for events about to be written, or return False when there is none."""
+        with self._lock:
+            full = self._reserved_events + count > self._capacity_events
+            if full or self._bytes >= self._capacity_bytes:
+                return False
+            self._reserved_events += count
+            return True
+
+    def cancel(self, count: int) -> None:
+        """Give back room for events that were not written after all."""
+        with self._lock:
+            self._reserved_events -= count
+
+    def restore(self, frame: Frame, size_bytes: int) -> None:
+        """Hold a frame that the log gave back at start-up, whether or not there is room."""
+        with self._lock:
+            self._reserved_events += len(frame.events)
+            self._hold(frame, size_bytes)
+
+    def publish(self, frames: list[tuple[Frame, int]]) -> None:
+        """Show frames, each with its size in log bytes, whose room is reserved."""
+        with self._lock:
+            for frame, size_bytes in frames:
+                self._hold(frame, size_bytes)
+
+    def release(self, watermark: int) -> None:
+        """Let go of the frames that parts hold up to and including a position."""
+        with self._lock:
+            while self._frames and self._frames[0][0].last_position <= watermark:
+                frame, size_bytes = self._frames.popleft()
+                self._reserved_events -= len(frame.events)
+                self._committed_events -= len(frame.events)
+                self._bytes -= size_bytes
+
+    def tail(self) -> tuple[Frame, ...]:
+        """Return every frame that is held, oldest first."""
+        with self._lock:
+            return tuple(frame for frame, _ in self._frames)
+
+    @property
+    def events(self) -> int:
+        """How many committed events are held."""
+        return self._committed_events
+
+    @property
+    def size_bytes(self) -> int:
+        """How many log bytes the held events took."""
+        return self._bytes
+
+    @property
+    def oldest_loaded_at(self) -> int | None:
+        """When the oldest held event was committed, in microseconds; None when none is held."""
+        with self._lock:
+            return self._frames[0][0].loaded_at if self._frames else None
+
+    def _hold(self, frame: Frame, size_bytes: int) -> None:
+        self._frames.append((frame, size_bytes))
+        self._committed_events += len(frame.events)
+        self._bytes += size_bytes
