@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-MAX_REVENUE = Decimal("9999999999.99")
+REVENUE_MAX = Decimal("9999999999.99")  # DECIMAL(12,2)
+INT32_MAX = 2**31 - 1
+INSTANT_MAX = 253_402_300_799_999_999  # the end of the year 9999, in microseconds
 
 
 class Event(NamedTuple):
@@ -123,6 +125,26 @@ ARROW_SCHEMA = pa.schema(
     ],
     metadata={"mallard.schema_version": str(SCHEMA_VERSION)},
 )
+
+
+def check(event: Event) -> None:
+    """Raise ValueError for numbers that no part can hold; a door must have refused them before.
+
+    Called where an event enters the log: one that could not leave it again would stop every flush.
+    """
+    width, depth, amount = event.screen_width, event.scroll_depth, event.revenue_amount
+    if (
+        not 0 <= event.timestamp <= INSTANT_MAX
+        or (width is not None and not 0 <= width <= INT32_MAX)
+        or (depth is not None and not 0 <= depth <= 100)
+        or (amount is not None and not _fits_revenue(amount))
+    ):
+        raise ValueError("an event holds a number that its column cannot")
+
+
+def _fits_revenue(amount: Decimal) -> bool:
+    exponent = amount.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -2 and abs(amount) <= REVENUE_MAX
 
 
 def to_table(frames: Sequence[Frame]) -> pa.Table:

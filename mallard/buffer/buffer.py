@@ -113,6 +113,8 @@ class Buffer:
         rows = tuple(events)
         if self._closed:
             raise Overloaded("The server is shutting down; send the event again.")
+        if self._failure and self._config.durability == "memory":
+            raise _refusal(self._failure)
         if not self._ring.reserve(len(rows)):
             self._telemetry.failures["ring_full"] += 1
             raise Overloaded("Too many events wait to be written; send this one again later.")
@@ -202,9 +204,8 @@ class Buffer:
         for append in appends:
             try:
                 payload = encode_events(append.events)
-            except (
-                TypeError
-            ) as error:  # a request that cannot be written must not take others along
+            except (TypeError, ValueError) as error:
+                # What cannot be written must not take the others along.
                 self._ring.cancel(len(append.events))
                 settled.append((append.future, error))
                 continue
@@ -228,7 +229,7 @@ class Buffer:
                 if not early:
                     for append in taken:
                         self._ring.cancel(len(append.events))
-                    _settle(loop, [(append.future, _refusal(error)) for append in appends])
+                    _settle(loop, [(append.future, _refusal(_reason(error))) for append in appends])
                 return
             if early:
                 return
@@ -257,26 +258,29 @@ class Buffer:
     def _fail(self, error: OSError) -> None:
         self._telemetry.failures["append"] += 1
         if not self._failure:
-            _log.error("the log takes no events: %s", error.strerror or error)
-        self._failure = error.strerror or str(error)
+            _log.error("the log takes no events: %s", _reason(error))
+        self._failure = _reason(error)
 
     def _probe(self) -> None:
         """See whether a failed log works again: nobody may ask while readiness is red."""
         try:
             self._write(b"", self._next_position)
         except OSError as error:
-            self._failure = error.strerror or str(error)
+            self._failure = _reason(error)
 
     def _trim(self, watermark: int) -> None:
         try:
             self._wal.trim(watermark, self._next_position)
         except OSError as error:
             self._telemetry.failures["trim"] += 1
-            _log.error("old log segments stay for now: %s", error.strerror or error)
+            _log.error("old log segments stay for now: %s", _reason(error))
 
 
-def _refusal(error: OSError) -> Overloaded:
-    reason = error.strerror or str(error)
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _refusal(reason: str) -> Overloaded:
     return Overloaded(f"The event could not be written to disk ({reason}); send it again later.")
 
 

@@ -23,7 +23,7 @@ from zlib import crc32
 import orjson
 
 from mallard.errors import CorruptData
-from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame
+from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame, check
 
 MAGIC = b"MWF1"
 _FIELDS = struct.Struct("<4sHHIIqqI")
@@ -59,7 +59,12 @@ class Damage:
 
 
 def encode_events(events: tuple[Event, ...]) -> bytes:
-    """Return the payload of a frame; raises TypeError for text that is not Unicode."""
+    """Return the payload of a frame.
+
+    Raises TypeError for text that is not Unicode, ValueError for numbers that no part can hold.
+    """
+    for event in events:
+        check(event)
     return orjson.dumps(events, default=_plain)
 
 

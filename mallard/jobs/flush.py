@@ -1,0 +1,111 @@
+"""Moves events from the buffer to parts: by number, by age and at shutdown, on one path."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from itertools import takewhile
+
+from mallard.buffer.buffer import Buffer
+from mallard.clock import Clock
+from mallard.config import BufferConfig
+from mallard.errors import StorageError
+from mallard.event import Frame, to_table
+from mallard.store.store import Store
+from mallard.telemetry import Telemetry
+
+# Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer.
+SLICE_EVENTS = 20_000
+
+_log = logging.getLogger(__name__)
+
+
+class Flusher:
+    """A thread that flushes when enough events wait, or the oldest has waited long enough."""
+
+    def __init__(
+        self,
+        config: BufferConfig,
+        buffer: Buffer,
+        store: Store,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._config = config
+        self._buffer = buffer
+        self._store = store
+        self._clock = clock
+        self._telemetry = telemetry
+        self._wake = threading.Event()
+        self._stopping = False
+        self._failure: str | None = None
+        self._one_at_a_time = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="mallard-flush", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and flush what is left; what cannot be flushed stays in the log."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._try()
+
+    def notice_commit(self) -> None:
+        """See whether enough events wait; called after each commit, so it must be short."""
+        if self._buffer.ring.events >= self._config.flush_events and not self._failure:
+            self._wake.set()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last flush failed; None when it did not."""
+        return self._failure
+
+    def flush(self) -> int:
+        """Publish every event the buffer holds and return how many; raises StorageError."""
+        flushed = 0
+        with self._one_at_a_time:
+            while frames := _slice(self._buffer.tail(), self._store.snapshot().watermark):
+                started = self._clock.monotonic()
+                table = to_table(frames)
+                watermark = frames[-1].last_position
+                self._store.publish(table, watermark)
+                self._buffer.release(watermark)
+                self._telemetry.flush_seconds.observe(self._clock.monotonic() - started)
+                flushed += table.num_rows
+        return flushed
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._config.flush_interval_seconds)
+            self._wake.clear()
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.flush()
+        except StorageError as error:
+            self._telemetry.failures["flush"] += 1
+            if not self._failure:
+                _log.error("events stay in the log for now: %s", error)
+            self._failure = str(error)
+        else:
+            if self._failure:
+                _log.warning("flushing works again")
+            self._failure = None
+
+
+def _slice(tail: tuple[Frame, ...], watermark: int) -> list[Frame]:
+    """Return the oldest frames past the watermark, one at least, up to a slice's worth."""
+    fresh = [frame for frame in tail if frame.last_position > watermark]
+    total = 0
+
+    def fits(frame: Frame) -> bool:
+        nonlocal total
+        total += len(frame.events)
+        return total <= SLICE_EVENTS
+
+    return list(takewhile(fits, fresh)) or fresh[:1]

@@ -1,0 +1,168 @@
+"""The store on one machine: parts in folders, the manifest in SQLite.
+
+Invariants: a file counts when the manifest names it, and not before; a file it does not name is
+left over from a crash and goes at the next start. Nothing that the manifest names is overwritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+
+from mallard.clock import Clock
+from mallard.errors import StorageError
+from mallard.event import ARROW_SCHEMA
+from mallard.files import TEMPORARY_SUFFIX, Files
+from mallard.store.manifest import Manifest, Snapshot
+from mallard.store.part import RECENT, Part, encode_recent, split_by_date, to_parquet
+
+DATABASE = "mallard.db"
+QUARANTINE = "quarantine"
+# A file without rows, so that a reader's glob over a new folder finds the columns.
+EMPTY = "empty.parquet"
+
+_log = logging.getLogger(__name__)
+
+
+class LocalStore:
+    """A `Store` in one data folder; `publish` may be called by any thread."""
+
+    def __init__(self, data: Path, files: Files, clock: Clock) -> None:
+        """Open the folder: remove what a crash left over, set damaged parts aside.
+
+        Raises StorageError when the folder cannot be a store of this version.
+        """
+        self._data = data
+        self._files = files
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._leftovers: set[str] = set()
+        self._recent = data / RECENT
+        files.make_folder(self._recent)
+        self._refuse_lost_manifest()
+        self._manifest = Manifest(data / DATABASE, files)
+        self._node = self._manifest.node()
+        self._snapshot = self._manifest.snapshot()
+        self._remove_orphans()
+        self._check_parts()
+        if EMPTY not in files.names(self._recent):
+            files.replace(self._recent / EMPTY, to_parquet(ARROW_SCHEMA.empty_table()))
+
+    @property
+    def node(self) -> int:
+        """12 bits by which the event ids made here differ from those made elsewhere."""
+        return self._node
+
+    def publish(self, events: pa.Table, watermark: int) -> None:
+        """Write events as level-0 parts and commit them with the watermark; see `Store`."""
+        with self._lock:
+            written = [encode_recent(rows) for rows in split_by_date(events)]
+            self._write(written)
+            parts = tuple(part for part, _ in written)
+            before = self._snapshot
+            after = Snapshot(
+                before.version + 1, watermark, before.parts + parts, before.quarantined
+            )
+            try:
+                self._manifest.commit(self._clock.now_us(), "flush", watermark, added=parts)
+            except StorageError:
+                self._leftovers.update(part.location for part in parts)
+                # A commit that failed may have happened all the same, when only its sync failed.
+                after = self._manifest.snapshot()
+                if after.watermark < watermark:
+                    raise
+            self._snapshot = after
+            self._remove_leftovers()
+
+    def snapshot(self) -> Snapshot:
+        """Return the live parts and the watermark of one instant."""
+        return self._snapshot
+
+    def source(self, part: Part) -> str:
+        """Return the path a query engine reads a part by."""
+        return str(self._data / part.location)
+
+    def close(self) -> None:
+        """Close the manifest."""
+        with self._lock:
+            self._manifest.close()
+
+    def _refuse_lost_manifest(self) -> None:
+        names = [name for name in self._files.names(self._recent) if name != EMPTY]
+        if DATABASE not in self._files.names(self._data) and any(
+            name.endswith(".parquet") for name in names
+        ):
+            raise StorageError(
+                f"{self._data} holds Parquet files of events but no {DATABASE}, which says which "
+                "of them count. Restore it from a backup, or start with another folder."
+            )
+
+    def _remove_orphans(self) -> None:
+        known = {part.location for part in self._snapshot.parts}
+        known |= {part.location for part, _ in self._snapshot.quarantined}
+        for name in self._files.names(self._recent):
+            ours = name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY
+            if ours and f"{RECENT}/{name}" not in known:
+                _log.info("removing %s, which was never committed", name)
+                self._files.remove(self._recent / name)
+
+    def _write(self, written: list[tuple[Part, bytes]]) -> None:
+        try:
+            for part, content in written:
+                self._files.replace(self._data / part.location, content)
+        except OSError as error:
+            self._leftovers.update(part.location for part, _ in written)
+            self._remove_leftovers()
+            raise StorageError(f"Events could not be written to Parquet ({error}).") from error
+
+    def _remove_leftovers(self) -> None:
+        """Remove what failed attempts wrote, now or, while the disk fails, after the next success.
+
+        Not before a success where the manifest's commit is what failed: until another commit
+        takes its place, a power loss may still bring that one back, and it names these files.
+        """
+        live = {part.location for part in self._snapshot.parts}
+        for location in list(self._leftovers):
+            with contextlib.suppress(OSError):
+                if location not in live:
+                    path = self._data / location
+                    self._files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
+                    self._files.remove(path)
+                self._leftovers.discard(location)
+
+    def _check_parts(self) -> None:
+        """Set aside parts that are not as the manifest says; take back those that are again."""
+        changes: list[tuple[Part, str | None]] = []
+        for part in self._snapshot.parts:
+            problem = self._problem(part)
+            if problem:
+                _log.error("%s %s; its %d events are missing", part.location, problem, part.rows)
+                self._set_aside(part)
+                changes.append((part, problem))
+        changes.extend(
+            (part, None) for part, _ in self._snapshot.quarantined if self._problem(part) is None
+        )
+        if changes:
+            self._manifest.commit(
+                self._clock.now_us(), "check", self._snapshot.watermark, quarantined=changes
+            )
+            self._snapshot = self._manifest.snapshot()
+
+    def _problem(self, part: Part) -> str | None:
+        try:
+            size = self._files.size(self._data / part.location)
+        except FileNotFoundError:
+            return "is missing"
+        if size != part.size_bytes:
+            return f"has {size} bytes instead of {part.size_bytes}"
+        return None
+
+    def _set_aside(self, part: Part) -> None:
+        path = self._data / part.location
+        if path.exists():
+            self._files.make_folder(self._data / QUARANTINE)
+            self._files.rename(path, self._data / QUARANTINE / path.name)
