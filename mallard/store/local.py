@@ -6,7 +6,6 @@ left over from a crash and goes at the next start. Nothing that the manifest nam
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from pathlib import Path
@@ -26,6 +25,31 @@ QUARANTINE = "quarantine"
 EMPTY = "empty.parquet"
 
 _log = logging.getLogger(__name__)
+
+
+class LocalReader:
+    """A data folder for those who read beside the server; changes nothing."""
+
+    def __init__(self, data: Path, files: Files) -> None:
+        """Open the folder; raises StorageError when it is no data folder of this version."""
+        if DATABASE not in files.names(data):
+            raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
+        self._data = data
+        self._manifest = Manifest(data / DATABASE, files, read_only=True)
+
+    def __enter__(self) -> LocalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manifest.close()
+
+    def snapshot(self) -> Snapshot:
+        """Return the live parts and the watermark of this instant."""
+        return self._manifest.snapshot()
+
+    def source(self, part: Part) -> str:
+        """Return the path a query engine reads a part by."""
+        return str(self._data / part.location)
 
 
 class LocalStore:
@@ -111,28 +135,35 @@ class LocalStore:
                 self._files.remove(self._recent / name)
 
     def _write(self, written: list[tuple[Part, bytes]]) -> None:
+        locations = {part.location for part, _ in written}
         try:
             for part, content in written:
                 self._files.replace(self._data / part.location, content)
         except OSError as error:
-            self._leftovers.update(part.location for part, _ in written)
-            self._remove_leftovers()
+            # Not those that are left over from a commit that failed: see _remove_leftovers.
+            self._leftovers |= self._remove(locations - self._leftovers)
             raise StorageError(f"Events could not be written to Parquet ({error}).") from error
 
     def _remove_leftovers(self) -> None:
-        """Remove what failed attempts wrote, now or, while the disk fails, after the next success.
+        """Remove what failed attempts wrote, once a commit succeeded.
 
-        Not before a success where the manifest's commit is what failed: until another commit
-        takes its place, a power loss may still bring that one back, and it names these files.
+        Not earlier: when a commit fails in its sync, a power loss may still bring it back until
+        another takes its place, and it names these files.
         """
         live = {part.location for part in self._snapshot.parts}
-        for location in list(self._leftovers):
-            with contextlib.suppress(OSError):
-                if location not in live:
-                    path = self._data / location
-                    self._files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
-                    self._files.remove(path)
-                self._leftovers.discard(location)
+        self._leftovers = self._remove(self._leftovers - live)
+
+    def _remove(self, locations: set[str]) -> set[str]:
+        """Remove files with their temporary forms; return those that the disk did not let go."""
+        stuck: set[str] = set()
+        for location in locations:
+            path = self._data / location
+            try:
+                self._files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
+                self._files.remove(path)
+            except OSError:
+                stuck.add(location)
+        return stuck
 
     def _check_parts(self) -> None:
         """Set aside parts that are not as the manifest says; take back those that are again."""

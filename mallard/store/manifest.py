@@ -48,9 +48,9 @@ CREATE TABLE manifest_part (
 );
 """
 _COLUMNS = ", ".join(field.name for field in fields(Part))
-_INSERT = (  # the names are our own
+_INSERT = (
     f"INSERT INTO manifest_part ({_COLUMNS}, added_in) "
-    f"VALUES ({', '.join('?' * (len(fields(Part)) + 1))})"  # noqa: S608
+    f"VALUES ({', '.join('?' * (len(fields(Part)) + 1))})"
 )
 
 
@@ -109,7 +109,7 @@ class Manifest:
                 "SELECT version, watermark FROM manifest_version ORDER BY version DESC LIMIT 1"
             ).fetchone() or (0, 0)
             rows = self._database.execute(
-                f"SELECT {_COLUMNS}, quarantined_because FROM manifest_part ORDER BY location"  # noqa: S608
+                f"SELECT {_COLUMNS}, quarantined_because FROM manifest_part ORDER BY location"
             ).fetchall()
         finally:
             self._database.execute("COMMIT")

@@ -1,0 +1,112 @@
+"""The relation `events`: parts and tail as one, with the columns that tables can compute.
+
+Reading order: the tail first, the store's snapshot second, and from the tail what the snapshot's
+watermark covers is dropped. A flush in between puts an event in both, never in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from mallard.buffer.wal import LogReport, read_log
+from mallard.errors import CorruptData
+from mallard.event import Event, Frame, to_table
+from mallard.files import Files
+from mallard.store.local import LocalReader
+from mallard.store.part import RECENT
+from mallard.store.store import Store
+
+# A UUIDv7 of the milliseconds of `timestamp`, 12 bits of node, and the position in 62 bits.
+_EVENT_ID = "printf('%012x7%03x8%015x', epoch_ms(timestamp), node::BIGINT, position)::UUID"
+# An instant that equals `timestamp` is not stored.
+_RESTORED = {"received_at": "coalesce(received_at, timestamp)"}
+_COLUMNS = ", ".join(
+    [
+        f"{_EVENT_ID} AS event_id",
+        "position",
+        "loaded_at",
+        *(f"{_RESTORED[name]} AS {name}" if name in _RESTORED else name for name in Event._fields),
+    ]
+)
+
+
+def show(
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[str], tail: Sequence[Frame]
+) -> None:
+    """Make, or make anew, the view `events` of a connection.
+
+    sources: where the parts of a snapshot are. tail: the frames past that snapshot's watermark.
+    """
+    connection.register("tail", to_table(tail))
+    stored = "SELECT * FROM tail"
+    if sources:
+        listed = ", ".join(_quoted(source) for source in sources)
+        stored = f"SELECT * FROM read_parquet([{listed}]) UNION ALL BY NAME {stored}"
+    connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
+
+
+def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    """Make the view `events` over a data folder as it is now, whether or not a server runs on it.
+
+    Raises StorageError when it is no data folder.
+    """
+    files = Files()
+    with LocalReader(data, files) as store:
+        watermark = store.snapshot().watermark
+        tail = list(read_log(data / "wal", files, watermark, LogReport()))
+        snapshot = store.snapshot()
+        sources = [store.source(part) for part in snapshot.parts]
+    show(connection, sources, [f for f in tail if f.last_position > snapshot.watermark])
+
+
+def open_folder(data: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection in memory whose view `events` is everything stored in a data folder.
+
+    The log's tail is in it. `show_folder` brings the view up to date.
+    """
+    connection = duckdb.connect()
+    show_folder(connection, data)
+    return connection
+
+
+def shell_script(data: Path) -> str:
+    """Return what the DuckDB shell runs at its start: `duckdb -init data/mallard.sql`."""
+    return f"""\
+-- Mallard's events for the DuckDB shell: duckdb -init {data}/mallard.sql
+-- The shell reads Parquet alone: events of the last seconds are still in the log, and are
+-- in `mallard shell`, which reads both. If this folder moves, the next start of the server
+-- writes this file anew.
+SET VARIABLE mallard_data = {_quoted(str(data.absolute()))};
+CREATE OR REPLACE VIEW events AS
+SELECT {_COLUMNS}
+FROM read_parquet(getvariable('mallard_data') || '/{RECENT}/*.parquet');
+"""
+
+
+def read_newest(store: Store) -> int:
+    """Read from the newest part, as a query would, and return its number of rows; 0 without parts.
+
+    Raises CorruptData when it cannot be read.
+    """
+    snapshot = store.snapshot()
+    if not snapshot.parts:
+        return 0
+    newest = max(snapshot.parts, key=lambda part: part.last_position)
+    with duckdb.connect() as connection:
+        try:
+            row = connection.execute(
+                "SELECT count(*), max(position) FROM read_parquet($1)", [store.source(newest)]
+            ).fetchone()
+        except duckdb.Error as error:
+            raise CorruptData(f"{newest.location} cannot be read ({error}).") from error
+    assert row is not None
+    if row != (newest.rows, newest.last_position):
+        raise CorruptData(f"{newest.location} is not what the manifest says of it.")
+    return newest.rows
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,203 @@
+"""Builds the rooms, starts them in order and stops them in the reverse one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from mallard.buffer.buffer import Buffer
+from mallard.buffer.wal import LogReport
+from mallard.clock import Clock
+from mallard.config import Config
+from mallard.errors import CorruptData
+from mallard.files import Files, FolderLock
+from mallard.ingest.admission import Admission
+from mallard.ingest.bots import Bots
+from mallard.ingest.enrichment import Enricher
+from mallard.ingest.geo import Places
+from mallard.ingest.pipeline import Pipeline
+from mallard.ingest.rate_limit import RateLimit
+from mallard.ingest.referrer import Referrers
+from mallard.ingest.user_agent import UserAgents
+from mallard.ingest.visitor import Visitors
+from mallard.jobs.flush import Flusher
+from mallard.jobs.schedule import Job, Schedule
+from mallard.query.events import SHELL_SCRIPT, read_newest, shell_script
+from mallard.store.local import LocalStore
+from mallard.telemetry import Telemetry
+
+# Salts are made ahead of midnight and destroyed soon after it.
+SALT_PERIOD_SECONDS = 30.0
+GEO_PERIOD_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the server can do its work.
+
+    checks: what was looked at, "ok" or what is wrong. notes: what a person should look into although
+    the server does its work, such as a damaged file that was set aside.
+    """
+
+    checks: dict[str, str]
+    notes: list[str]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check is ok."""
+        return all(result == "ok" for result in self.checks.values())
+
+
+class Server:
+    """All rooms of one server over one data folder."""
+
+    def __init__(
+        self, config: Config, *, files: Files | None = None, clock: Clock | None = None
+    ) -> None:
+        """Take the data folder and open what lies in it.
+
+        Raises StorageError when another server has the folder or it cannot be read.
+        """
+        self.config = config
+        self.files = files or Files()
+        self.clock = clock or Clock()
+        self.telemetry = Telemetry()
+        self.data: Path = config.server.data
+        self.files.make_folder(self.data)
+        self._lock = FolderLock(self.data)
+        try:
+            self._build()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _build(self) -> None:
+        config, files, clock = self.config, self.files, self.clock
+        self.store = LocalStore(self.data, files, clock)
+        self.buffer = Buffer(
+            config.buffer, self.data, files, clock, self.telemetry, self.store.node
+        )
+        self.flusher = Flusher(config.buffer, self.buffer, self.store, clock, self.telemetry)
+        self.visitors = Visitors(config.privacy, self.data, files)
+        self.places = Places(config.geo.database)
+        referrers = Referrers(config.ingest.blocked_referrers)
+        self.pipeline = Pipeline(
+            Admission(
+                config.ingest, config.privacy, Bots(), referrers, RateLimit(config.ingest, clock)
+            ),
+            Enricher(UserAgents(), self.visitors, self.places, referrers),
+            self.buffer,
+            clock,
+            self.telemetry,
+        )
+        self.schedule = Schedule(
+            [
+                Job("salts", SALT_PERIOD_SECONDS, self._turn_salts),
+                Job("geo", GEO_PERIOD_SECONDS, self._reload_places),
+            ],
+            clock,
+            self.telemetry,
+        )
+        self._log_notes: list[str] = []
+        self._measure()
+
+    def start(self) -> None:
+        """Recover what the log holds and begin to accept events."""
+        self._turn_salts()
+        snapshot = self.store.snapshot()
+        report = self.buffer.start(
+            snapshot.watermark, snapshot.last_loaded_at, self.flusher.notice_commit
+        )
+        self._log_notes = _log_notes(report)
+        self.files.replace(self.data / SHELL_SCRIPT, shell_script(self.data).encode())
+        self.flusher.start()
+        self.schedule.start()
+
+    def stop(self) -> None:
+        """Settle what was accepted, flush it, and let the folder go."""
+        self.schedule.stop()
+        self.buffer.close()
+        self.flusher.stop()
+        self.store.close()
+        self._lock.release()
+
+    def health(self) -> Health:
+        """Look at the log, the disk and the flusher, and read a part for real."""
+        free = self.files.free_bytes(self.data)
+        low = free < self.config.buffer.free_bytes_min
+        try:
+            read_newest(self.store)
+            store = "ok"
+        except CorruptData as error:
+            store = str(error)
+        checks = {
+            "log": self.buffer.failure or "ok",
+            "disk": f"{free} bytes are free, too few to go on" if low else "ok",
+            "flush": self.flusher.failure or "ok",
+            "store": store,
+        }
+        notes = [
+            f"{part.location} {reason}; its {part.rows} events are missing from answers"
+            for part, reason in self.store.snapshot().quarantined
+        ]
+        return Health(checks, notes + self._log_notes)
+
+    def _turn_salts(self) -> None:
+        now = self.clock.now_us()
+        self.visitors.prepare(now)
+        self.visitors.destroy_expired(now)
+
+    def _reload_places(self) -> None:
+        self.places.reload_if_changed()
+
+    def _measure(self) -> None:
+        gauge, ring = self.telemetry.gauge, self.buffer.ring
+        capacity = self.config.buffer.capacity_events
+        gauge("mallard_ring_events", "Events not yet in Parquet.", lambda: ring.events)
+        gauge("mallard_ring_bytes", "What those events took in the log.", lambda: ring.size_bytes)
+        gauge("mallard_ring_fill_ratio", "How full it is.", lambda: ring.events / capacity)
+        gauge("mallard_log_segments", "Files of the log.", lambda: self.buffer.wal.segment_count)
+        gauge("mallard_parts", "Live Parquet files.", lambda: len(self.store.snapshot().parts))
+        gauge(
+            "mallard_parts_quarantined",
+            "Parquet files set aside as damaged.",
+            lambda: len(self.store.snapshot().quarantined),
+        )
+        gauge(
+            "mallard_parts_bytes",
+            "Their size.",
+            lambda: sum(part.size_bytes for part in self.store.snapshot().parts),
+        )
+        gauge(
+            "mallard_stored_events",
+            "Events in Parquet.",
+            lambda: sum(part.rows for part in self.store.snapshot().parts),
+        )
+        gauge(
+            "mallard_disk_free_bytes",
+            "What the data folder's disk has left.",
+            lambda: self.files.free_bytes(self.data),
+        )
+
+
+def _log_notes(report: LogReport) -> list[str]:
+    """Say what recovery found in the log; each thing once in the server's own log too."""
+    notes = [
+        f"wal/{name} was damaged: {damage.length} bytes from {damage.offset} on were no frame; "
+        "the file goes to quarantine/"
+        for name, damage in report.damaged
+    ]
+    notes += [
+        f"{last - first + 1} events, positions {first} to {last}, were lost from the log"
+        for first, last in report.missing
+    ]
+    for note in notes:
+        _log.error("%s", note)
+    if report.torn_bytes:
+        _log.info("dropped %d bytes of writes that never finished", report.torn_bytes)
+    if report.events:
+        _log.info("took %d events back from the log", report.events)
+    return notes
