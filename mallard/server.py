@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Health:
     """Whether the server can do its work.
 
-    checks: what was looked at, "ok" or what is wrong. notes: what a person should look into although
-    the server does its work, such as a damaged file that was set aside.
+    checks: what was looked at, "ok" or what is wrong. notes: what a person should look into
+    although the server does its work, such as a damaged file that was set aside.
     """
 
     checks: dict[str, str]

@@ -134,7 +134,10 @@ class Buffer:
     def release(self, watermark: int) -> None:
         """Let go of what parts hold now: from the ring at once, from the log soon."""
         self._ring.release(watermark)
-        self._queue.put(_Trim(watermark))
+        if self._thread.is_alive():
+            self._queue.put(_Trim(watermark))
+        else:
+            self._trim(watermark)
 
     def close(self) -> None:
         """Refuse new events, settle those under way and stop the thread."""

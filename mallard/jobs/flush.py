@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from itertools import takewhile
+from collections.abc import Iterator
 
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
@@ -65,10 +65,11 @@ class Flusher:
         return self._failure
 
     def flush(self) -> int:
-        """Publish every event the buffer holds and return how many; raises StorageError."""
+        """Publish what the buffer holds now and return how many events; raises StorageError."""
         flushed = 0
         with self._one_at_a_time:
-            while frames := _slice(self._buffer.tail(), self._store.snapshot().watermark):
+            tail, watermark = self._buffer.tail(), self._store.snapshot().watermark
+            for frames in _slices([frame for frame in tail if frame.last_position > watermark]):
                 started = self._clock.monotonic()
                 table = to_table(frames)
                 watermark = frames[-1].last_position
@@ -98,14 +99,15 @@ class Flusher:
             self._failure = None
 
 
-def _slice(tail: tuple[Frame, ...], watermark: int) -> list[Frame]:
-    """Return the oldest frames past the watermark, one at least, up to a slice's worth."""
-    fresh = [frame for frame in tail if frame.last_position > watermark]
-    total = 0
-
-    def fits(frame: Frame) -> bool:
-        nonlocal total
-        total += len(frame.events)
-        return total <= SLICE_EVENTS
-
-    return list(takewhile(fits, fresh)) or fresh[:1]
+def _slices(frames: list[Frame]) -> Iterator[list[Frame]]:
+    """Cut frames into runs of at most SLICE_EVENTS events; a frame is never cut."""
+    run: list[Frame] = []
+    events = 0
+    for frame in frames:
+        if run and events + len(frame.events) > SLICE_EVENTS:
+            yield run
+            run, events = [], 0
+        run.append(frame)
+        events += len(frame.events)
+    if run:
+        yield run

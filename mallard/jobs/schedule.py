@@ -57,6 +57,6 @@ class Schedule:
     def _run_one(self, job: Job) -> None:
         try:
             job.run()
-        except Exception:  # noqa: BLE001: the top of a thread; the other jobs go on
+        except Exception:  # noqa: BLE001 - the top of a thread; the other jobs go on
             self._telemetry.failures[job.name] += 1
             _log.exception("the job %r failed; it runs again later", job.name)
