@@ -1,19 +1,56 @@
-"""The tree of settings: one frozen dataclass per TOML table, with its defaults and checks."""
+"""The tree of settings: one frozen dataclass per TOML table, with its defaults and checks.
+
+`settings.py` reads the tree from a file, the environment and flags, and applies the checks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a setting's value must be beyond its type. says: continues "must be"."""
+
+    says: str
+    holds: Callable[[Any], bool]
+    secret: bool = False  # the value is shown to nobody, not even in an error
+
+
+def _setting(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+def _between(low: float, high: float) -> Rule:
+    return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+def _one_of(*words: str) -> Rule:
+    return Rule("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
+
+
+_NOT_EMPTY = Rule("not empty", bool)
+_PATHS = Rule(
+    'one or more paths that start with "/"',
+    lambda paths: bool(paths) and all(path.startswith("/") for path in paths),
+)
+_SECRET = Rule("at least 16 characters", lambda text: not text or len(text) >= 16, secret=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Where the server listens and keeps its data."""
 
-    host: str = "127.0.0.1"  # loopback: being reachable from outside is a decision
-    port: int = 8000
+    # Loopback: being reachable from outside is a decision.
+    host: str = _setting("127.0.0.1", _NOT_EMPTY)
+    port: int = _setting(8000, _between(0, 65535))  # 0: any free one
     data: Path = Path("data")
-    shutdown_timeout_seconds: int = 30
+    shutdown_timeout_seconds: int = _setting(30, _between(1, 3600))  # for requests under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +60,18 @@ class IngestConfig:
     site_ids: tuple[str, ...] = ()  # empty: any site; else these sites, and these Origins, alone
     filter_bots: bool = True
     blocked_referrers: tuple[str, ...] = ()  # spam hosts, beside the built-in list
-    rate_limit_per_site: int = 0  # events a second; 0: no limit
-    rate_limit_burst: int = 0  # events at once; 0: as many as a second allows
+    rate_limit_per_site: int = _setting(0, _between(0, 1_000_000))  # events a second; 0: no limit
+    # Events at once; 0: as many as a second allows.
+    rate_limit_burst: int = _setting(0, _between(0, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
 class PrivacyConfig:
     """What is known of a visitor."""
 
-    visitor_salt: str = "random"  # or "derived"
-    secret: str = ""  # MALLARD_SECRET; empty: made at the first start
-    privacy_signals: str = "anonymous"  # Sec-GPC and DNT: anonymous, drop or ignore
+    visitor_salt: str = _setting("random", _one_of("random", "derived"))
+    secret: str = _setting("", _SECRET)  # MALLARD_SECRET; empty: made at the first start
+    privacy_signals: str = _setting("anonymous", _one_of("anonymous", "drop", "ignore"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +86,15 @@ class ProxyConfig:
 class BufferConfig:
     """How many accepted events may wait outside Parquet, and how long."""
 
-    durability: str = "fsync"  # or "os", "memory"
-    capacity_events: int = 100_000  # beyond it we answer 503; nothing accepted is lost
-    capacity_bytes: int = 128 * 1024 * 1024
-    flush_events: int = 10_000
-    flush_interval_seconds: float = 10.0
-    segment_bytes: int = 16 * 1024 * 1024
-    free_bytes_min: int = 64 * 1024 * 1024  # below it we answer 503, so that a flush still fits
+    durability: str = _setting("fsync", _one_of("fsync", "os", "memory"))
+    # Beyond these two we answer 503; nothing accepted is lost.
+    capacity_events: int = _setting(100_000, _between(1, 100_000_000))
+    capacity_bytes: int = _setting(128 * 1024 * 1024, _between(1024 * 1024, 1024 * GIB))
+    flush_events: int = _setting(10_000, _between(1, 100_000_000))
+    flush_interval_seconds: float = _setting(10.0, _between(0.01, 86_400))
+    segment_bytes: int = _setting(16 * 1024 * 1024, _between(4096, 4 * GIB))
+    # Below it we answer 503, so that a flush still fits.
+    free_bytes_min: int = _setting(64 * 1024 * 1024, _between(0, 1024 * GIB))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +108,16 @@ class GeoConfig:
 class TrackerConfig:
     """How pages load the script, under names that blockers do not know."""
 
-    script_paths: tuple[str, ...] = ("/js/script.js", "/mallard.js")
-    event_paths: tuple[str, ...] = ("/api/event",)
+    script_paths: tuple[str, ...] = _setting(("/js/script.js", "/mallard.js"), _PATHS)
+    event_paths: tuple[str, ...] = _setting(("/api/event",), _PATHS)
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
     """What the server says of itself."""
 
-    level: str = "info"
-    format: str = "text"  # or "json"
+    level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+    format: str = _setting("text", _one_of("text", "json"))
 
 
 @dataclass(frozen=True, slots=True)
