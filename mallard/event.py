@@ -19,6 +19,7 @@ import pyarrow as pa
 
 REVENUE_MAX = Decimal("9999999999.99")  # DECIMAL(12,2)
 INT32_MAX = 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 INSTANT_MAX = 253_402_300_799_999_999  # the end of the year 9999, in microseconds
 
 
@@ -132,19 +133,30 @@ def check(event: Event) -> None:
 
     Called where an event enters the log: one that could not leave it again would stop every flush.
     """
-    width, depth, amount = event.screen_width, event.scroll_depth, event.revenue_amount
+    amount = event.revenue_amount
     if (
         not 0 <= event.timestamp <= INSTANT_MAX
-        or (width is not None and not 0 <= width <= INT32_MAX)
-        or (depth is not None and not 0 <= depth <= 100)
+        or not _within(event.sent_at, 0, INSTANT_MAX)
+        or not _within(event.received_at, 0, INSTANT_MAX)
+        or not _within(event.screen_width, 0, INT32_MAX)
+        or not _within(event.scroll_depth, 0, 100)
+        or not _within(event.visitor_id, INT64_MIN, INT64_MAX)
+        or not _within(event.sequence_number, INT64_MIN, INT64_MAX)
+        or not _within(event.quantity, INT64_MIN, INT64_MAX)
+        or not _within(event.engaged_ms, INT64_MIN, INT64_MAX)
         or (amount is not None and not _fits_revenue(amount))
     ):
         raise ValueError("an event holds a number that its column cannot")
 
 
+def _within(value: int | None, least: int, most: int) -> bool:
+    return value is None or least <= value <= most
+
+
 def _fits_revenue(amount: Decimal) -> bool:
+    # Compared, not abs(): arithmetic rounds, and raises for the exponents a decimal can have.
     exponent = amount.as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -2 and abs(amount) <= REVENUE_MAX
+    return isinstance(exponent, int) and exponent >= -2 and -REVENUE_MAX <= amount <= REVENUE_MAX
 
 
 def to_table(frames: Sequence[Frame]) -> pa.Table:
