@@ -1,4 +1,7 @@
-"""The exception tree, innocent of HTTP: `web/problems.py` alone gives a status, `cli/main.py` an exit code."""
+"""The exception tree, innocent of HTTP.
+
+`web/problems.py` alone gives a status and a body, `cli/main.py` alone an exit code.
+"""
 
 from __future__ import annotations
 

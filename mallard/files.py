@@ -26,7 +26,7 @@ class Files:
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder, sorted; a missing folder has none."""
         try:
-            return sorted(os.listdir(folder))
+            return sorted(entry.name for entry in folder.iterdir())
         except FileNotFoundError:
             return []
 
@@ -58,7 +58,7 @@ class Files:
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file its name, in place of any file that has it."""
-        os.replace(source, target)
+        source.replace(target)
 
     def remove(self, path: Path) -> None:
         """Remove a file; one that is not there is removed already."""

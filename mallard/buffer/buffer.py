@@ -173,10 +173,13 @@ class Buffer:
                 continue
             appends, trim, running = self._gather(first)
             if appends:
-                self._commit(appends)
+                self._commit_or_refuse(appends)
             if trim is not None:
                 self._trim(trim)
-        self._wal.close()
+        try:
+            self._wal.close()
+        except OSError as error:  # what was acknowledged is synced already
+            _log.error("the log could not be closed: %s", _reason(error))
 
     def _gather(self, item: _Append | _Trim | None) -> tuple[list[_Append], int | None, bool]:
         """Take what waits in the queue: appends for one write, the last trim, whether to go on."""
@@ -196,6 +199,15 @@ class Buffer:
             except queue.Empty:
                 return appends, trim, True
         return appends, trim, False
+
+    def _commit_or_refuse(self, appends: list[_Append]) -> None:
+        """Commit; whatever goes wrong, nobody waits for an answer that never comes."""
+        try:
+            self._commit(appends)
+        except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
+            _log.exception("events were refused because of a fault in Mallard")
+            self._telemetry.failures["append"] += 1
+            _settle(appends[0].loop, [(append.future, error) for append in appends])
 
     def _commit(self, appends: list[_Append]) -> None:
         settled: list[_Settled] = []

@@ -28,6 +28,7 @@ from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame, chec
 MAGIC = b"MWF1"
 _FIELDS = struct.Struct("<4sHHIIqqI")
 _CHECKSUM = struct.Struct("<I")
+NODE_MAX = 0xFFF
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 _REVENUE = Event._fields.index("revenue_amount")
 
@@ -132,7 +133,9 @@ def _header(view: memoryview, offset: int) -> Header | None:
     if len(checksum) < _CHECKSUM.size or crc32(fields) != _CHECKSUM.unpack(checksum)[0]:
         return None
     header = Header._make(_FIELDS.unpack(fields))
-    return header if header.magic == MAGIC else None
+    # A node has 12 bits, so its high byte is a control character, which JSON never holds raw: no
+    # sender can write text that would pass for a header when the search for one goes through it.
+    return header if header.magic == MAGIC and header.node <= NODE_MAX else None
 
 
 def _next_frame(data: bytes, start: int) -> int | None:

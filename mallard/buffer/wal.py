@@ -27,10 +27,12 @@ class LogReport:
 
     events: how many were read. torn_bytes: of writes that never finished and so were never
     acknowledged. damaged: (segment, damage) where bytes changed after they were written.
-    missing: (first, last) positions, both inclusive, that are in no frame.
+    missing: (first, last) positions, both inclusive, that are in no frame. next_position: the
+    first that was not given yet, as far as the log knows.
     """
 
     events: int = 0
+    next_position: int = 1
     torn_bytes: int = 0
     damaged: list[tuple[str, Damage]] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
@@ -58,9 +60,13 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
     the store afterwards.
     """
     found = segments(folder, files)
-    expected = after + 1
-    for index, (_, name) in enumerate(found):
+    expected = report.next_position = after + 1
+    for index, (start, name) in enumerate(found):
         limit = found[index + 1][0] if index + 1 < len(found) else None
+        # A segment's name says that every position before it was given, read or not.
+        if start > expected:
+            report.missing.append((expected, start - 1))
+            expected = report.next_position = start
         try:
             data = files.read(folder / name)
         except FileNotFoundError:
@@ -78,12 +84,9 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
                 continue
             if first > expected:
                 report.missing.append((expected, first - 1))
-            expected = last + 1
+            expected = report.next_position = last + 1
             report.events += header.rows
             yield decode(header, payload)
-        if limit is not None and limit > expected:
-            report.missing.append((expected, limit - 1))
-            expected = limit
 
 
 class Wal:

@@ -85,17 +85,18 @@ class Manifest:
         self._files = files
         self._path = path
         try:
-            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-            self._database = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            if not read_only:
-                path.chmod(0o600)
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")
-                self._make_tables()
-            self._check_format()
-        except sqlite3.Error as error:
+            self._database = self._open("ro" if read_only else "rwc")
+            try:
+                if not read_only:
+                    path.chmod(0o600)
+                    self._database.execute("PRAGMA journal_mode = WAL")
+                    self._database.execute("PRAGMA synchronous = FULL")
+                    self._make_tables()
+                self._check_format()
+            except BaseException:
+                self._database.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"{path} cannot be opened as Mallard's database ({error}). Restore it from a "
                 "backup, or see whether the disk is full or read-only."
@@ -162,6 +163,15 @@ class Manifest:
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
     def _make_tables(self) -> None:
         if self._database.execute(
