@@ -60,6 +60,15 @@ class Files:
         """Give a file its name, in place of any file that has it."""
         source.replace(target)
 
+    def overwrite(self, path: Path) -> None:
+        """Put zeros over a file's content where it lies, and return once they are on disk."""
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def remove(self, path: Path) -> None:
         """Remove a file; one that is not there is removed already."""
         path.unlink(missing_ok=True)
