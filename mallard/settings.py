@@ -189,7 +189,7 @@ def _from_toml(value: Any, known: _Known, here: str) -> Any:
     shape = known.shape
     if shape is float and type(value) is int:
         return float(value)
-    if shape is tuple[str, ...] and isinstance(value, list):
+    if shape == tuple[str, ...] and isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return tuple(value)
     elif shape in {Path, Path | None} and isinstance(value, str):
@@ -230,7 +230,7 @@ def _from_text(text: str, known: _Known, here: str) -> Any:
             value = int(text)
         elif shape is float:
             value = float(text)
-        elif shape is tuple[str, ...]:
+        elif shape == tuple[str, ...]:
             value = tuple(item.strip() for item in text.split(",") if item.strip())
         elif shape in {Path, Path | None}:
             value = _path(text, known, here)

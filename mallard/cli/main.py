@@ -1,0 +1,100 @@
+"""The command line: what may be asked, and the exit code of what went wrong.
+
+Each command's module is imported when the command runs, so that `mallard --help` is quick.
+Exit codes: 0 all went well, 1 it did not, 2 the command line or a setting is wrong (also
+an address that is taken), 3 the data folder cannot be used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from mallard.errors import ConfigError, MallardError, StorageError
+
+EXIT_CODES: dict[type[MallardError], int] = {
+    ConfigError: 2,
+    StorageError: 3,
+    MallardError: 1,
+}
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    metavar="DIR",
+    help="The data folder.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("mallard"), prog_name="mallard", message="%(prog)s %(version)s")
+def mallard() -> None:
+    """Self-hosted analytics in one process and one data folder."""
+
+
+@mallard.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings in TOML; config.example.toml shows all of them.",
+)
+@click.option("--data", metavar="DIR", help="The data folder [default: data].")
+@click.option("--host", metavar="H", help="The address to listen on [default: 127.0.0.1].")
+@click.option("--port", metavar="P", help="The port; 0 takes any free one [default: 8000].")
+def serve(config: Path | None, data: str | None, host: str | None, port: str | None) -> None:
+    """Collect events and answer until stopped.
+
+    Flags override MALLARD_* variables, which override the file.
+    """
+    flags = {"server.data": data, "server.host": host, "server.port": port}
+    from mallard.cli import serve as command
+
+    command.serve(config, flags)
+
+
+@mallard.command()
+@_DATA
+@click.option("-c", "--command", "sql", metavar="SQL", help="Run this and leave.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv"]),
+    default="table",
+    show_default=True,
+    help="How rows are printed.",
+)
+def shell(data: Path, sql: str | None, form: str) -> None:
+    """SQL over everything stored, also while the server runs.
+
+    The view `events` has a row an event. Without -c, type statements that end with a semicolon.
+    """
+    from mallard.cli import shell as command
+
+    command.shell(data, sql, form)
+
+
+@mallard.command()
+@_DATA
+def verify(data: Path) -> None:
+    """Check every stored byte against the manifest.
+
+    The server may run meanwhile. Exits with 1 when something is damaged or missing.
+    """
+    from mallard.cli import verify as command
+
+    sys.exit(command.verify(data))
+
+
+def main() -> None:
+    """Run the command line; end the process with its exit code."""
+    try:
+        mallard()
+    except MallardError as error:
+        click.echo(f"mallard: {error.detail}", err=True)
+        sys.exit(next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES))

@@ -1,0 +1,129 @@
+"""`mallard serve`: the server's process, from settings to a graceful end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from mallard import settings
+from mallard.cli import logs
+from mallard.config import Config, ServerConfig
+from mallard.errors import ConfigError
+from mallard.server import Server
+from mallard.web.app import create_app
+
+# Connections that wait to be accepted; the kernel lowers it to its own limit.
+BACKLOG = 2048
+
+_log = logging.getLogger(__name__)
+
+
+def serve(path: Path | None, flags: Mapping[str, str | None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted and return.
+
+    path: the TOML file. flags: by "table.key". Raises ConfigError, also for an address that
+    cannot be listened on, and StorageError, also for a data folder that another server has.
+    """
+    loaded = settings.load(path, os.environ, flags)
+    config = loaded.config
+    logs.set_up(config.log)
+    # uvicorn hands the signal back once it has stopped gracefully; that is a good end, not a kill.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    listener = _listen(config.server)
+    try:
+        try:
+            server = Server(config)
+        except ConfigError as error:
+            raise loaded.located(error) from error
+        _Uvicorn(server, listener).run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says where the server is once it answers there, and stops what it started."""
+
+    def __init__(self, server: Server, listener: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(server),
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # ingest reads them itself, from trusted proxies only
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=server.config.server.shutdown_timeout_seconds,
+            )
+        )
+        self._mallard = server
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(banner(self._mallard.config, self._listener.getsockname()[1]), flush=True)
+        _log.info("started, process %d", os.getpid())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("stopping: what was accepted is answered and stored")
+        await super().shutdown(sockets)
+        _log.info("stopped")
+
+
+def banner(config: Config, port: int) -> str:
+    """Return what the start prints: where things are, and the snippet for a page."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.server.host, config.server.host)  # noqa: S104
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    base = f"http://{host}:{port}"
+    return f"""\
+Mallard {version("mallard")} serves {base}
+  events   {base}{config.tracker.event_paths[0]}
+  health   {base}/health/ready
+  metrics  {base}/metrics
+  stored   {config.server.data.absolute()}
+  snippet  <script defer data-domain="example.com" src="{base}{config.tracker.script_paths[0]}">\
+</script>"""
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    """Return a socket bound to the configured address; uvicorn begins to listen on it.
+
+    It is bound before the data folder is touched, so that a start that cannot succeed is short.
+    """
+    where = f"{config.host}:{config.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {where}: {error.strerror}. Another program may have the port; "
+            "--port and --host choose another.",
+            field="server.port",
+        ) from error
+    return listener
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

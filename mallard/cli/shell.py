@@ -1,0 +1,102 @@
+"""`mallard shell`: SQL over everything stored, the log's tail included, in DuckDB's dialect.
+
+It reads the data folder and takes no lock of it, so a server may run meanwhile. Before each
+statement it looks again, so that answers follow what the server stores.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from shutil import get_terminal_size
+
+import duckdb
+
+from mallard.errors import InvalidInput
+from mallard.query.events import open_folder, show_folder
+
+PROMPT = "mallard> "
+CONTINUED = "    ...> "
+TABLE_ROWS_MAX = 1_000  # of a table; csv has no limit
+TABLE_CHARACTERS = 160  # where no terminal says how wide it is
+FETCH_ROWS = 10_000
+HELP = """\
+Statements are DuckDB's SQL and end with a semicolon. The view `events` has a row an event.
+  SELECT hostname, count(*) FROM events GROUP BY ALL ORDER BY ALL;
+  DESCRIBE events;                         its columns
+  COPY (FROM events) TO 'events.parquet';  everything, elsewhere
+.tables  what can be read     .help  this     .quit  leave"""
+
+
+def shell(data: Path, sql: str | None, form: str) -> None:
+    """Run one text of SQL and return, or without one talk until the input ends.
+
+    form: "table" or "csv". Raises StorageError for what is no data folder, InvalidInput for
+    wrong SQL.
+    """
+    connection = open_folder(data)
+    if sql is not None:
+        _run(connection, sql, form)
+        return
+    if sys.stdin.isatty():
+        import readline  # noqa: F401, PLC0415 - its import gives input() a memory and arrows
+
+        print(f"Everything stored in {data}. .help helps, .quit leaves.")
+    _talk(connection, data, form)
+
+
+def _talk(connection: duckdb.DuckDBPyConnection, data: Path, form: str) -> None:
+    pending = ""
+    while True:
+        try:
+            line = input(CONTINUED if pending else PROMPT) if sys.stdin.isatty() else input()
+        except EOFError:
+            break
+        except KeyboardInterrupt:  # forgets what was typed, as shells do
+            print()
+            pending = ""
+            continue
+        if not pending and line.startswith("."):
+            if line.strip() == ".quit":
+                break
+            if line.strip() != ".tables":
+                print(HELP)
+                continue
+            line = "SHOW TABLES;"
+        pending = f"{pending}\n{line}" if pending else line
+        if pending.rstrip().endswith(";"):
+            _answer(connection, data, pending, form)
+            pending = ""
+    if pending.strip():
+        _answer(connection, data, pending, form)
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, data: Path, sql: str, form: str) -> None:
+    """Run statements on what is stored now; say what is wrong with them, and go on."""
+    try:
+        show_folder(connection, data)
+        _run(connection, sql, form)
+    except InvalidInput as error:
+        print(error.detail, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, sql: str, form: str) -> None:
+    try:
+        for statement in connection.extract_statements(sql):
+            if form == "csv":
+                _print_csv(connection.execute(statement))
+            else:
+                width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
+                connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
+    except duckdb.Error as error:
+        raise InvalidInput(str(error)) from error
+
+
+def _print_csv(result: duckdb.DuckDBPyConnection) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(column[0] for column in result.description or [])
+    while rows := result.fetchmany(FETCH_ROWS):
+        writer.writerows(rows)

@@ -1,0 +1,33 @@
+"""`mallard verify`: shows what a check of the data folder found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from mallard.files import Files
+from mallard.jobs import verify as jobs
+
+
+def verify(data: Path) -> int:
+    """Print what was looked at and what is wrong; return the exit code, 1 when anything is.
+
+    Raises StorageError when the folder is no data folder.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status(f"Reading {data} ..."):
+        findings = jobs.verify(data, Files())
+    console.print(
+        f"{findings.part_rows:,} events in {findings.parts:,} parts ({findings.part_bytes:,} bytes)"
+        f" and {findings.log_events:,} in the log."
+    )
+    for note in findings.notes:
+        console.print(f"note: {note}", markup=False)
+    for problem in findings.problems:
+        console.print(f"PROBLEM: {problem}", markup=False)
+    if findings.problems:
+        console.print(f"{len(findings.problems)} of them. Nothing was changed.")
+        return 1
+    console.print("Everything is as the manifest says.")
+    return 0
