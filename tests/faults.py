@@ -1,0 +1,181 @@
+"""`Files` that fail, tear or stop at the n-th step, and then forget what was never synced."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from mallard.files import Files
+
+T = TypeVar("T")
+
+
+class Crash(SystemExit):
+    """The process ends here; a thread that raises it ends without a word."""
+
+
+class Fault(Enum):
+    """What happens at the chosen step."""
+
+    EIO = "the disk fails"
+    ENOSPC = "the disk is full"
+    TEAR = "half of a write reaches the disk, then it fails"
+    CRASH_BEFORE = "the process ends before the step"
+    CRASH_AFTER = "the process ends after the step"
+    POWER_LOSS = "the machine ends after the step, and what was not synced is gone"
+    FAIL_AFTER = "the step happens, and an error is reported all the same"
+
+
+class FaultyFiles(Files):
+    """Real files, until step `fail_at`, counted from 1. With 0 it only counts."""
+
+    def __init__(self, fail_at: int, fault: Fault) -> None:
+        self.steps = 0
+        self.crashed = False
+        self.step_name = ""
+        self._fail_at = fail_at
+        self._fault = fault
+        self._paths: dict[int, Path] = {}
+        self._synced_bytes: dict[Path, int] = {}
+        self._databases: set[sqlite3.Connection] = set()
+        self._undo: dict[Path, list[Callable[[], None]]] = {}
+
+    def names(self, folder: Path) -> list[str]:
+        return self._step("names", lambda: super(FaultyFiles, self).names(folder))
+
+    def read(self, path: Path) -> bytes:
+        return self._step("read", lambda: super(FaultyFiles, self).read(path))
+
+    def size(self, path: Path) -> int:
+        return self._step("size", lambda: super(FaultyFiles, self).size(path))
+
+    def make_folder(self, path: Path) -> None:
+        self._step("make_folder", lambda: super(FaultyFiles, self).make_folder(path))
+
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        def act() -> int:
+            existed = path.exists()
+            descriptor = super(FaultyFiles, self).create(path, mode)
+            self._paths[descriptor] = path
+            self._synced_bytes[path] = 0
+            if not existed:
+                self._later(path.parent, lambda: path.unlink(missing_ok=True))
+            return descriptor
+
+        return self._step("create", act)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        def tear() -> None:
+            super(FaultyFiles, self).write(descriptor, data[: len(data) // 2])
+
+        self._step("write", lambda: super(FaultyFiles, self).write(descriptor, data), tear)
+
+    def sync(self, descriptor: int) -> None:
+        def act() -> None:
+            super(FaultyFiles, self).sync(descriptor)
+            path = self._paths[descriptor]
+            self._synced_bytes[path] = path.stat().st_size
+
+        self._step("sync", act)
+
+    def close(self, descriptor: int) -> None:
+        self._step("close", lambda: super(FaultyFiles, self).close(descriptor))
+
+    def rename(self, source: Path, target: Path) -> None:
+        def act() -> None:
+            old = target.read_bytes() if target.exists() else None
+            super(FaultyFiles, self).rename(source, target)
+            if source in self._synced_bytes:
+                self._synced_bytes[target] = self._synced_bytes.pop(source)
+            self._paths = {fd: target if p == source else p for fd, p in self._paths.items()}
+
+            def undo() -> None:
+                target.rename(source)
+                if old is not None:
+                    target.write_bytes(old)
+
+            self._later(target.parent, undo)
+
+        self._step("rename", act)
+
+    def overwrite(self, path: Path) -> None:
+        self._step("overwrite", lambda: super(FaultyFiles, self).overwrite(path))
+
+    def remove(self, path: Path) -> None:
+        def act() -> None:
+            old = path.read_bytes() if path.exists() else None
+            super(FaultyFiles, self).remove(path)
+            if old is not None:
+                content = old
+                self._later(path.parent, lambda: _put_back(path, content))
+
+        self._step("remove", act)
+
+    def sync_folder(self, folder: Path) -> None:
+        def act() -> None:
+            super(FaultyFiles, self).sync_folder(folder)
+            self._undo.pop(folder, None)
+
+        self._step("sync_folder", act)
+
+    def free_bytes(self, folder: Path) -> int:
+        return self._step("free_bytes", lambda: super(FaultyFiles, self).free_bytes(folder))
+
+    def begin(self, database: sqlite3.Connection) -> None:
+        self._databases.add(database)
+        self._step("begin", lambda: super(FaultyFiles, self).begin(database))
+
+    def commit(self, database: sqlite3.Connection) -> None:
+        self._step("commit", lambda: super(FaultyFiles, self).commit(database))
+
+    def _step(self, name: str, act: Callable[[], T], tear: Callable[[], None] | None = None) -> T:
+        if self.crashed:
+            raise Crash
+        self.steps += 1
+        if self.steps != self._fail_at:
+            return act()
+        self.step_name = name
+        if self._fault is Fault.EIO:
+            raise OSError(errno.EIO, "Input/output error")
+        if self._fault is Fault.ENOSPC:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self._fault is Fault.TEAR:
+            if tear:
+                tear()
+            raise OSError(errno.EIO, "Input/output error")
+        if self._fault is Fault.CRASH_BEFORE:
+            self._crash()
+        act()
+        if self._fault is Fault.FAIL_AFTER:
+            raise OSError(errno.EIO, "Input/output error")
+        if self._fault is Fault.POWER_LOSS:
+            self._forget_unsynced()
+        self._crash()
+
+    def _crash(self) -> NoReturn:
+        self.crashed = True
+        for database in self._databases:  # as the operating system lets go of a dead process's
+            database.rollback()
+            database.close()
+        raise Crash
+
+    def _later(self, folder: Path, undo: Callable[[], None]) -> None:
+        """Remember how to take back a change of names that the folder's sync would keep."""
+        self._undo.setdefault(folder, []).append(undo)
+
+    def _forget_unsynced(self) -> None:
+        for path, size in self._synced_bytes.items():
+            if path.exists() and path.stat().st_size > size:
+                with path.open("r+b") as file:
+                    file.truncate(size)
+        for undos in self._undo.values():
+            for undo in reversed(undos):
+                undo()
+
+
+def _put_back(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
