@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import signal
@@ -92,7 +94,7 @@ class RunningServer:
         """Return the rows `mallard shell` gives, as text, while the server runs or not."""
         done = run("shell", "--data", str(self.data), "--format", "csv", "-c", sql)
         assert done.returncode == 0, done.stderr
-        return [line.split(",") for line in done.stdout.splitlines()[1:]]
+        return list(csv.reader(io.StringIO(done.stdout)))[1:]
 
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None, "the server is not running"
