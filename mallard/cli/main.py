@@ -96,5 +96,6 @@ def main() -> None:
     try:
         mallard()
     except MallardError as error:
-        click.echo(f"mallard: {error.detail}", err=True)
+        rule = "" if not error.rule or error.rule in error.detail else f" It must be {error.rule}."
+        click.echo(f"mallard: {error.detail}{rule}", err=True)
         sys.exit(next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES))

@@ -1,0 +1,117 @@
+"""The command `mallard serve` as an operator meets it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.server import RunningServer, run
+
+# An address and an agent that a scan of everything written can look for.
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0"
+NAMES = "SELECT event_name FROM events ORDER BY position"
+
+
+def send(server: RunningServer, name: str) -> None:
+    answer = httpx.post(
+        f"{server.url}/api/event",
+        json={"d": "example.com", "n": name, "u": "https://example.com/?token=in-a-query"},
+        headers={"User-Agent": AGENT},
+    )
+    assert (answer.status_code, answer.content) == (202, b"")
+
+
+def test_a_server_stopped_gracefully_has_everything_in_parquet_and_starts_again(
+    server: RunningServer,
+) -> None:
+    send(server, "before")
+    assert server.terminate() == 0
+    assert list((server.data / "recent").glob("*.parquet"))
+    server.restart()
+    send(server, "after")
+    assert server.shell("SELECT event_name FROM events ORDER BY position") == [
+        ["before"],
+        ["after"],
+    ]
+
+
+def test_a_killed_server_starts_again_with_what_it_acknowledged(server: RunningServer) -> None:
+    send(server, "before")
+    server.kill9()
+    server.restart()
+    send(server, "after")
+    assert server.shell("SELECT event_name FROM events ORDER BY position") == [
+        ["before"],
+        ["after"],
+    ]
+
+
+def test_the_shell_shows_an_event_the_moment_it_is_acknowledged(server: RunningServer) -> None:
+    send(server, "just now")
+    assert server.shell("SELECT site_id, event_name FROM events") == [["example.com", "just now"]]
+
+
+def test_a_second_server_on_the_folder_is_refused_and_the_first_goes_on(
+    server: RunningServer,
+) -> None:
+    second = run("serve", "--data", str(server.data), "--port", "0")
+    assert second.returncode == 3
+    assert second.stderr == (
+        f"mallard: {server.data} is in use by another Mallard server (process {server.pid}). "
+        "Stop that one, or give this one a folder of its own with --data.\n"
+    )
+    send(server, "still")
+    assert server.shell("SELECT event_name FROM events") == [["still"]]
+
+
+def test_a_port_that_is_taken_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--data", str(tmp_path / "data"), "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mallard: cannot listen on 127.0.0.1:{port}: ")
+    assert "--port" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_bad_setting_stops_the_start_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.toml"
+    path.write_text("[server]\nport = 0\ndate = 'data'\n")
+    done = run("serve", "--config", str(path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f'mallard: {path}, line 3: unknown key "date" in [server]; did you mean "data"?\n'
+    )
+
+
+def test_a_room_that_refuses_its_setting_names_the_line_too(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.toml"
+    path.write_text('[proxy]\ntrusted = ["cloudfare"]\n')
+    done = run("serve", "--config", str(path), "--data", str(tmp_path / "data"), "--port", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mallard: {path}, line 2: ")
+    assert "cloudflare" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_is_structured_and_holds_nothing_of_a_visitor(tmp_path: Path, form: str) -> None:
+    settings = {"log.format": form, "log.level": "debug"}
+    with RunningServer(tmp_path, settings) as server:
+        send(server, "pageview")
+        httpx.get(f"{server.url}/api/event?d=example.com&u=https://example.com/?token=in-a-query")
+        httpx.post(f"{server.url}/api/event?token=in-a-query", content=b"{")
+        server.terminate()
+        logged = [line for line in server.logs.splitlines() if line[:2] in {"20", '{"'}]
+    assert len(logged) >= 3
+    if form == "json":
+        assert all(
+            {"at", "level", "logger", "message"} <= json.loads(line).keys() for line in logged
+        )
+    assert "Traceback" not in server.logs
+    for private in ("in-a-query", "Firefox", "python-httpx"):
+        assert private not in server.logs
+    assert not [line for line in logged if "127.0.0.1" in line]
