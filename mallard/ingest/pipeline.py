@@ -1,0 +1,168 @@
+"""The one path behind every door: admit, enrich, commit.
+
+Invariants: the events of one call are stored together, in one frame, or none of them is. An event
+is accepted once the buffer says so, and not before. What is dropped is counted by site and reason;
+what is refused is raised, and counted by the door.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from math import ceil
+from typing import Any, NamedTuple, Protocol
+
+from mallard.clock import Clock, to_datetime
+from mallard.errors import MallardError, RateLimited
+from mallard.event import Event
+from mallard.ingest.admission import Admission, Reason
+from mallard.ingest.payload import RawEvent
+from mallard.ingest.sender import Sender
+from mallard.telemetry import Telemetry
+
+
+class Door(StrEnum):
+    """Through which door an event came; the column `ingest_api`, and a label of `/metrics`."""
+
+    POST = "post"
+    PIXEL = "pixel"
+    BATCH = "batch"
+
+
+class Outcome(NamedTuple):
+    """What became of a request's events.
+
+    accepted: how many were stored. dropped: why the others were not, without repeats.
+    """
+
+    accepted: int
+    dropped: tuple[Reason, ...] = ()
+
+
+class Enriches(Protocol):
+    """What `enrichment.Enricher` does, as far as the path needs it."""
+
+    def enrich(
+        self, raw: RawEvent, site_id: str, sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> Event:
+        """Return what is stored of a raw event for one site."""
+
+
+class Appends(Protocol):
+    """What `buffer.Buffer` does, as far as the path needs it."""
+
+    async def append(self, events: Sequence[Event]) -> object:
+        """Return once the events are durable, together. Raises Overloaded."""
+
+
+class Pipeline:
+    """Takes raw events to the log."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        enricher: Enriches,
+        buffer: Appends,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._admission = admission
+        self._enricher = enricher
+        self._buffer = buffer
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def accept(self, raws: Sequence[RawEvent], sender: Sender, door: Door) -> Outcome:
+        """Store what is admitted of a request's events, an event for each of its sites.
+
+        Returns when they are durable. Raises Forbidden, RateLimited or Overloaded; then nothing
+        was stored. The sites' rates are charged for admitted events alone.
+        """
+        admission, enrich = self._admission, self._enricher.enrich
+        for raw in raws:
+            admission.check_sender(sender, raw.sites)
+        admitted: list[RawEvent] = []
+        dropped: list[tuple[RawEvent, Reason]] = []
+        for raw in raws:
+            verdict = admission.judge(raw, sender)
+            if verdict.reason is Reason.ACCEPTED:
+                admitted.append(raw)
+            else:
+                dropped.append((raw, verdict.reason))
+        if admitted:
+            admission.charge(_counts(admitted))
+            at_us, source = self._clock.now_us(), _source(sender, door)
+            events = [
+                enrich(raw, site, sender, at_us, source, door.value)
+                for raw in admitted
+                for site in raw.sites
+            ]
+            await self._buffer.append(events)
+            self._telemetry.accepted[door.value] += len(events)
+        else:
+            events = []
+        if not dropped:
+            return Outcome(len(events))
+        for raw, reason in dropped:
+            for site in raw.sites:
+                self._telemetry.drop(site, reason.value)
+        return Outcome(len(events), tuple(dict.fromkeys(reason for _, reason in dropped)))
+
+    def explain(self, raw: RawEvent, sender: Sender, door: Door) -> dict[str, Any]:
+        """Return what `accept` would do with an event and why, and store and count nothing.
+
+        Keys: verdict (accepted, dropped or refused), reason, detail, client_address, sites,
+        events: what would be stored, an object for each site.
+        """
+        told: dict[str, Any] = {
+            "client_address": sender.address,
+            "sites": list(raw.sites),
+            "events": [],
+        }
+        try:
+            self._admission.check_sender(sender, raw.sites)
+            verdict = self._admission.judge(raw, sender)
+            if not verdict.accepted:
+                return _told("dropped", verdict.reason.value, verdict.detail) | told
+            if wait := self._admission.wait_seconds(raw.sites):
+                detail = "There are too many events for this site."
+                raise RateLimited(detail, retry_after_seconds=ceil(wait))
+            at_us, source = self._clock.now_us(), _source(sender, door)
+            told["events"] = [
+                readable(self._enricher.enrich(raw, site, sender, at_us, source, door.value))
+                for site in raw.sites
+            ]
+        except MallardError as error:
+            return _told("refused", error.code, error.detail) | told
+        return _told("accepted", verdict.reason.value, verdict.detail) | told
+
+
+def readable(event: Event) -> dict[str, Any]:
+    """Return an event's known columns in the forms that APIs show: JSON can hold all of them."""
+    shown = {name: value for name, value in event._asdict().items() if value is not None}
+    for name in ("timestamp", "sent_at", "received_at"):
+        if name in shown:
+            shown[name] = to_datetime(shown[name]).isoformat(timespec="microseconds")
+    if event.visitor_id is not None:
+        shown["visitor_id"] = f"{event.visitor_id & (1 << 64) - 1:016x}"
+    if event.revenue_amount is not None:
+        shown["revenue_amount"] = str(event.revenue_amount)
+    return shown
+
+
+def _told(verdict: str, reason: str, detail: str) -> dict[str, Any]:
+    return {"verdict": verdict, "reason": reason, "detail": detail}
+
+
+def _counts(raws: Sequence[RawEvent]) -> dict[str, int]:
+    if len(raws) == 1:
+        return dict.fromkeys(raws[0].sites, 1)
+    return Counter(site for raw in raws for site in raw.sites)
+
+
+def _source(sender: Sender, door: Door) -> str:
+    """Return what kind of client sent it: only a browser sends an Origin."""
+    if door is Door.PIXEL:
+        return "Pixel"
+    return "API" if sender.origin is None else "Snippet"
