@@ -141,7 +141,8 @@ def is_own(host: str | None, hostname: str, site_id: str) -> bool:
     """Tell whether a referrer's host is the page's own, the site, or a part of the site."""
     if host is None:
         return False
-    return host in {hostname, site_id} or ("." in site_id and host.endswith(f".{site_id}"))
+    site = site_id.lower()
+    return host in {hostname, site} or ("." in site and host.endswith(f".{site}"))
 
 
 def attribute(referral: Referral, campaign: Campaign) -> tuple[str | None, str]:
