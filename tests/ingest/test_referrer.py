@@ -9,77 +9,9 @@ from hypothesis import strategies as st
 from mallard.ingest.campaign import read_campaign
 from mallard.ingest.page import URL_LENGTH_MAX
 from mallard.ingest.referrer import DIRECT, Referrers, attribute, is_own
-from mallard.ingest.sources import source_of_host, source_of_tag
 from tests.ingest.texts import any_url, is_storable
 
 REFERRERS = Referrers(blocked=["Spam.example", "www.worse.example"])
-
-
-@pytest.mark.parametrize(
-    ("host", "source"),
-    [
-        ("google.com", "Google"),
-        ("www.google.de", "Google"),
-        ("google.co.uk", "Google"),
-        ("google.com.br", "Google"),
-        ("news.google.com", "Google News"),
-        ("mail.google.com", "Gmail"),
-        ("gemini.google.com", "Gemini"),
-        ("search.yahoo.com", "Yahoo!"),
-        ("search.yahoo.co.jp", "Yahoo!"),
-        ("mail.yahoo.com", "Yahoo! Mail"),
-        ("yandex.ru", "Yandex"),
-        ("amazon.com.au", "Amazon"),
-        ("t.co", "Twitter"),
-        ("old.reddit.com", "Reddit"),
-        ("l.facebook.com", "Facebook"),
-        ("lm.facebook.com", "Facebook"),
-        ("m.youtube.com", "YouTube"),
-        ("chatgpt.com", "ChatGPT"),
-        ("en.wikipedia.org", "Wikipedia"),
-        ("news.ycombinator.com", "Hacker News"),
-    ],
-)
-def test_known_hosts_have_a_name(host: str, source: str) -> None:
-    assert source_of_host(host) == source
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "notgoogle.com",
-        "google.example.com",
-        "google.com.evil.example",
-        "climbing.com",
-        "reddit.com.example",
-        "xt.co",
-        "google",
-        "com",
-        "",
-        "...",
-    ],
-)
-def test_a_name_inside_another_host_is_not_it(host: str) -> None:
-    assert source_of_host(host) is None
-
-
-@pytest.mark.parametrize(
-    ("tag", "source"),
-    [
-        ("google", "Google"),
-        ("GOOGLE", "Google"),
-        ("adwords", "Google"),
-        ("fb", "Facebook"),
-        ("facebook-ads", "Facebook"),
-        ("ig", "Instagram"),
-        ("twitter", "Twitter"),
-        ("chatgpt.com", "ChatGPT"),
-        ("www.google.de", "Google"),
-        ("Our Newsletter", "Our Newsletter"),
-    ],
-)
-def test_spellings_of_a_source_are_one_source(tag: str, source: str) -> None:
-    assert source_of_tag(tag) == source
 
 
 @pytest.mark.parametrize(
