@@ -86,6 +86,7 @@ class Buffer:
         self._loaded_at = 0
         self._failure: str | None = None
         self._closed = False
+        self._door = threading.Lock()  # so that nothing comes into the queue after its end
         self._on_commit: Callable[[], None] = lambda: None
 
     def start(self, watermark: int, loaded_at: int, on_commit: Callable[[], None]) -> LogReport:
@@ -99,7 +100,7 @@ class Buffer:
             size = HEADER_BYTES + len(encode_events(frame.events))
             self._ring.restore(frame, size)
         last = frames[-1] if frames else None
-        self._next_position = max(watermark, last.last_position if last else 0) + 1
+        self._next_position = report.next_position
         self._loaded_at = max(loaded_at, last.loaded_at if last else 0)
         self._on_commit = on_commit
         self._thread.start()
@@ -111,16 +112,18 @@ class Buffer:
         Raises Overloaded when the ring is full or the disk does not take them; then none is stored.
         """
         rows = tuple(events)
-        if self._closed:
-            raise Overloaded("The server is shutting down; send the event again.")
-        if self._failure and self._config.durability == "memory":
-            raise _refusal(self._failure)
-        if not self._ring.reserve(len(rows)):
-            self._telemetry.failures["ring_full"] += 1
-            raise Overloaded("Too many events wait to be written; send this one again later.")
+        assert rows, "an append without events has no position to give"
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        self._queue.put(_Append(rows, future, loop, self._clock.monotonic()))
+        with self._door:
+            if self._closed:
+                raise Overloaded("The server is shutting down; send the event again.")
+            if self._failure and self._config.durability == "memory":
+                raise _refusal(self._failure)
+            if not self._ring.reserve(len(rows)):
+                self._telemetry.failures["ring_full"] += 1
+                raise Overloaded("Too many events wait to be written; send this one again later.")
+            self._queue.put(_Append(rows, future, loop, self._clock.monotonic()))
         return await future
 
     def tail(self) -> tuple[Frame, ...]:
@@ -141,9 +144,12 @@ class Buffer:
 
     def close(self) -> None:
         """Refuse new events, settle those under way and stop the thread."""
-        self._closed = True
+        with self._door:
+            first = not self._closed
+            self._closed = True
+            if first and self._thread.is_alive():
+                self._queue.put(None)
         if self._thread.is_alive():
-            self._queue.put(None)
             self._thread.join()
 
     @property

@@ -69,6 +69,8 @@ class Flusher:
         flushed = 0
         with self._one_at_a_time:
             tail, watermark = self._buffer.tail(), self._store.snapshot().watermark
+            if tail and tail[0].last_position <= watermark:
+                self._buffer.release(watermark)  # a commit that seemed to fail had happened
             for frames in _slices([frame for frame in tail if frame.last_position > watermark]):
                 started = self._clock.monotonic()
                 table = to_table(frames)
@@ -88,11 +90,12 @@ class Flusher:
     def _try(self) -> None:
         try:
             self.flush()
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
             self._telemetry.failures["flush"] += 1
             if not self._failure:
-                _log.error("events stay in the log for now: %s", error)
-            self._failure = str(error)
+                ours = not isinstance(error, StorageError)
+                _log.error("events stay in the log for now: %s", error, exc_info=ours)
+            self._failure = str(error) or type(error).__name__
         else:
             if self._failure:
                 _log.warning("flushing works again")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mallard.clock import Clock
 from mallard.errors import StorageError
@@ -65,6 +67,7 @@ class LocalStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._leftovers: set[str] = set()
+        self._in_doubt = False  # a commit failed, and the manifest was not read since
         self._recent = data / RECENT
         files.make_folder(self._recent)
         self._refuse_lost_manifest()
@@ -84,6 +87,9 @@ class LocalStore:
     def publish(self, events: pa.Table, watermark: int) -> None:
         """Write events as level-0 parts and commit them with the watermark; see `Store`."""
         with self._lock:
+            self._resolve_doubt()
+            if events.num_rows and pc.min(events["position"]).as_py() <= self._snapshot.watermark:
+                raise StorageError("A flush that seemed to fail had happened; another will go on.")
             written = [encode_recent(rows) for rows in split_by_date(events)]
             self._write(written)
             parts = tuple(part for part, _ in written)
@@ -95,11 +101,12 @@ class LocalStore:
                 self._manifest.commit(self._clock.now_us(), "flush", watermark, added=parts)
             except StorageError:
                 self._leftovers.update(part.location for part in parts)
-                # A commit that failed may have happened all the same, when only its sync failed.
-                after = self._manifest.snapshot()
-                if after.watermark < watermark:
+                self._in_doubt = True
+                self._resolve_doubt()
+                if self._snapshot.watermark < watermark:
                     raise
-            self._snapshot = after
+            else:
+                self._snapshot = after
             self._remove_leftovers()
 
     def snapshot(self) -> Snapshot:
@@ -114,6 +121,12 @@ class LocalStore:
         """Close the manifest."""
         with self._lock:
             self._manifest.close()
+
+    def _resolve_doubt(self) -> None:
+        # A commit that failed may have happened all the same, when only its sync failed.
+        if self._in_doubt:
+            self._snapshot = self._manifest.snapshot()
+            self._in_doubt = False
 
     def _refuse_lost_manifest(self) -> None:
         names = [name for name in self._files.names(self._recent) if name != EMPTY]
@@ -175,7 +188,9 @@ class LocalStore:
                 self._set_aside(part)
                 changes.append((part, problem))
         changes.extend(
-            (part, None) for part, _ in self._snapshot.quarantined if self._problem(part) is None
+            (part, None)
+            for part, _ in self._snapshot.quarantined
+            if self._problem(part) is None and self._digest(part) == part.digest
         )
         if changes:
             self._manifest.commit(
@@ -191,6 +206,9 @@ class LocalStore:
         if size != part.size_bytes:
             return f"has {size} bytes instead of {part.size_bytes}"
         return None
+
+    def _digest(self, part: Part) -> str:
+        return sha256(self._files.read(self._data / part.location)).hexdigest()
 
     def _set_aside(self, part: Part) -> None:
         path = self._data / part.location

@@ -6,6 +6,7 @@ out and the watermark, together or not at all. Nothing is live but what the newe
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 from collections.abc import Iterable
@@ -70,7 +71,8 @@ class Snapshot:
     @property
     def last_loaded_at(self) -> int:
         """The latest commit time of any event in parts, in microseconds; 0 without parts."""
-        return max((part.last_loaded_at for part in self.parts), default=0)
+        known = (*self.parts, *(part for part, _ in self.quarantined))
+        return max((part.last_loaded_at for part in known), default=0)
 
 
 class Manifest:
@@ -103,17 +105,20 @@ class Manifest:
             ) from error
 
     def snapshot(self) -> Snapshot:
-        """Return what is live now, in one consistent read."""
-        self._database.execute("BEGIN")
+        """Return what is live now, in one consistent read; raises StorageError."""
         try:
-            version, watermark = self._database.execute(
-                "SELECT version, watermark FROM manifest_version ORDER BY version DESC LIMIT 1"
-            ).fetchone() or (0, 0)
-            rows = self._database.execute(
-                f"SELECT {_COLUMNS}, quarantined_because FROM manifest_part ORDER BY location"
-            ).fetchall()
-        finally:
-            self._database.execute("COMMIT")
+            self._database.execute("BEGIN")
+            try:
+                version, watermark = self._database.execute(
+                    "SELECT version, watermark FROM manifest_version ORDER BY version DESC LIMIT 1"
+                ).fetchone() or (0, 0)
+                rows = self._database.execute(
+                    f"SELECT {_COLUMNS}, quarantined_because FROM manifest_part ORDER BY location"
+                ).fetchall()
+            finally:
+                self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path} cannot be read ({error}).") from error
         parts = [(_part(row[:-1]), row[-1]) for row in rows]
         return Snapshot(
             version,
@@ -156,8 +161,9 @@ class Manifest:
             )
             self._files.commit(self._database)
         except (sqlite3.Error, OSError) as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
             raise StorageError(f"The manifest could not be written ({error}).") from error
 
     def close(self) -> None:
