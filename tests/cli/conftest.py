@@ -1,0 +1,34 @@
+"""A data folder as a server leaves it: one event in Parquet, one still in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mallard.buffer.buffer import Buffer
+from mallard.clock import Clock
+from mallard.config import BufferConfig
+from mallard.files import Files
+from mallard.jobs.flush import Flusher
+from mallard.store.local import LocalStore
+from mallard.telemetry import Telemetry
+from tests.factories import make_event
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    config, files, clock, telemetry = BufferConfig(), Files(), Clock(), Telemetry()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    store = LocalStore(folder, files, clock)
+    buffer = Buffer(config, folder, files, clock, telemetry, store.node)
+    flusher = Flusher(config, buffer, store, clock, telemetry)
+    buffer.start(0, 0, flusher.notice_commit)
+    asyncio.run(buffer.append([make_event(event_name="in parquet", props='{"plan": "pro"}')]))
+    flusher.flush()
+    asyncio.run(buffer.append([make_event(event_name="in the log")]))
+    buffer.close()
+    store.close()
+    return folder

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mallard.cli.shell import shell
+from mallard.errors import InvalidInput, StorageError
+
+NAMES = "SELECT event_name FROM events ORDER BY position"
+
+
+def talk(data: Path, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    shell(data, None, "csv")
+
+
+def test_a_statement_sees_parquet_and_the_logs_tail(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell(data, NAMES, "csv")
+    assert capsys.readouterr().out == "event_name\nin parquet\nin the log\n"
+
+
+def test_a_table_shows_names_types_and_values(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell(
+        data, "SELECT json_extract_string(props, '$.plan') AS plan, 1 AS one FROM events", "table"
+    )
+    shown = capsys.readouterr().out
+    for text in ("plan", "varchar", "pro", "NULL", "one", "int32"):
+        assert text in shown
+
+
+def test_several_statements_run_in_turn(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shell(data, "SELECT 1 AS a; SELECT ';' AS b;", "csv")
+    assert capsys.readouterr().out == "a\n1\nb\n;\n"
+
+
+def test_wrong_sql_is_refused_with_the_databases_words(data: Path) -> None:
+    with pytest.raises(InvalidInput, match="no_such_column"):
+        shell(data, "SELECT no_such_column FROM events", "csv")
+
+
+def test_what_is_no_data_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not a Mallard data folder"):
+        shell(tmp_path, "SELECT 1", "csv")
+
+
+def test_typed_statements_end_with_a_semicolon_over_any_number_of_lines(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(data, "SELECT\n1 AS a\n;\nSELECT 2 AS b", monkeypatch)
+    assert capsys.readouterr().out == "a\n1\nb\n2\n"
+
+
+def test_a_mistake_is_told_and_the_talk_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(data, "SELEC 1;\nSELECT 2 AS b;\n", monkeypatch)
+    said = capsys.readouterr()
+    assert "SELEC" in said.err
+    assert said.out == "b\n2\n"
+
+
+def test_dot_words_help_list_and_leave(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(data, ".tables\n.help\n.quit\nSELECT 1;\n", monkeypatch)
+    said = capsys.readouterr().out
+    assert said.startswith("name\nevents\n")
+    assert ".quit  leave" in said
+    assert "1\n" not in said
+
+
+def test_a_talk_sees_what_was_stored_meanwhile(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segment = max((data / "wal").iterdir())
+    log = segment.read_bytes()
+    segment.write_bytes(b"")
+
+    def type_lines() -> Iterator[str]:
+        yield f"{NAMES};"
+        assert capsys.readouterr().out == "event_name\nin parquet\n"
+        segment.write_bytes(log)  # now the event comes
+        yield f"{NAMES};"
+
+    lines = type_lines()
+
+    def type_line() -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", type_line)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    shell(data, None, "csv")
+    assert capsys.readouterr().out == "event_name\nin parquet\nin the log\n"
