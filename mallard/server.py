@@ -147,8 +147,11 @@ class Server:
 
     def _turn_salts(self) -> None:
         now = self.clock.now_us()
-        self.visitors.prepare(now)
-        self.visitors.destroy_expired(now)
+        try:
+            self.visitors.prepare(now)
+        finally:
+            # A disk that takes no new salt is no reason to keep an old one.
+            self.visitors.destroy_expired(now)
 
     def _reload_places(self) -> None:
         self.places.reload_if_changed()
