@@ -64,8 +64,15 @@ class RunningServer:
 
     def start(self) -> None:
         """Start a process and return once it is ready."""
-        assert self._process is None, "the server is running already"
         before = len(self.logs) if self._log.exists() else 0
+        self.spawn()
+        said = until(lambda: self._says_where(before), "the server says where it is")
+        self.url, self.port = said[1], int(said[2])
+        until(self._is_ready, "the server is ready")
+
+    def spawn(self) -> None:
+        """Start a process and return at once, for a test that does something to it meanwhile."""
+        assert self._process is None, "the server is running already"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*MALLARD, "serve", "--data", str(self.data), "--port", str(self.port)],
@@ -74,9 +81,6 @@ class RunningServer:
                 stderr=log,
                 env=environment(self.settings),
             )
-        said = until(lambda: self._says_where(before), "the server says where it is")
-        self.url, self.port = said[1], int(said[2])
-        until(self._is_ready, "the server is ready")
 
     def restart(self) -> None:
         """Start again, on the same port, after a stop."""
