@@ -46,6 +46,12 @@ class UnsupportedEncoding(InvalidInput):
     code = "unsupported_encoding"
 
 
+class SlowRequest(MallardError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+
+
 class Unauthenticated(MallardError):
     """Nobody has said who is asking."""
 

@@ -1,0 +1,164 @@
+"""The web application: which path is answered by whom, and what every answer has in common.
+
+Invariants: event paths are looked up before anything else. Whatever goes wrong, a caller sees one
+JSON shape and no traceback, and the log gets no address, User-Agent or query string: of an
+exception it gets the type and the places in the code, not the text, which may quote the input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from mallard.config import Config
+from mallard.errors import MallardError
+from mallard.ingest.address import AddressReader
+from mallard.ingest.pipeline import Pipeline
+from mallard.web import welcome
+from mallard.web.collect import Collector, Handler
+from mallard.web.probes import Probes, Watched
+from mallard.web.problems import describe, problem
+
+_PAGE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+_log = logging.getLogger(__name__)
+
+
+class Serving(Watched, Protocol):
+    """What the application needs of a `server.Server`."""
+
+    config: Config
+    pipeline: Pipeline
+
+    def start(self) -> None:
+        """Recover and begin to accept events; blocks."""
+
+    def stop(self) -> None:
+        """Settle, flush and let the data folder go; blocks."""
+
+
+def create_app(server: Serving) -> Application:
+    """Return the ASGI application; its lifespan starts and stops the server.
+
+    Raises ConfigError for proxy settings that mean nothing.
+    """
+    collector = Collector(server.pipeline, AddressReader(server.config.proxy), server.telemetry)
+    doors: dict[str, Handler] = {}
+    for path in server.config.tracker.event_paths:
+        doors[path] = collector.event
+        doors[f"{path}/batch"] = collector.batch
+    routes = [*Probes(server).routes(), *welcome.routes(server.config.tracker)]
+    return Application(doors, _pages(server, routes))
+
+
+class Application:
+    """Dispatches events to their doors and everything else to Starlette."""
+
+    def __init__(self, doors: dict[str, Handler], rest: Starlette) -> None:
+        self._doors = doors
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope: a request, or the lifespan."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        handler = self._doors.get(scope["path"])
+        try:
+            if handler is not None:
+                await handler(scope, receive, send)
+            else:
+                await self._rest(scope, receive, _with_page_headers(send))
+        except Exception as error:  # noqa: BLE001  the top of a request
+            _log_failure(error)
+            if handler is not None:
+                await _fail(send)
+
+
+def _pages(server: Serving, routes: list[Route]) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(server.start)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(server.stop)
+
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            HTTPException: _http_problem,
+            MallardError: _mallard_problem,
+            Exception: _unknown_problem,
+        },
+    )
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "http_error")
+    detail = {
+        404: "There is nothing at this path.",
+        405: "This path does not take that method.",
+    }.get(error.status_code, error.detail)
+    return JSONResponse({"error": code, "detail": detail}, error.status_code, error.headers)
+
+
+async def _mallard_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MallardError)
+    status, headers, body = problem(error)
+    if status == 500:
+        _log_failure(error)
+    names = {name.decode(): value.decode() for name, value in headers}
+    return Response(body, status, names)
+
+
+async def _unknown_problem(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, and `Application` logs it.
+    return JSONResponse(describe(MallardError("")), 500)
+
+
+async def _fail(send: Send) -> None:
+    """Answer 500 where a door failed before it answered; no door can fail in between."""
+    status, headers, body = problem(MallardError(""))
+    allow = (b"access-control-allow-origin", b"*")
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, allow]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _log_failure(error: Exception) -> None:
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a request failed with %s at\n%s", type(error).__name__, places)
+
+
+def _with_page_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _PAGE_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,82 @@
+"""Errors to responses: the one place that knows which status an error has.
+
+One JSON shape for all: error (a word for machines), detail (a sentence), and, where one field of
+the input is to blame, field (as the client spelt it) and rule (what would be right).
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from mallard.errors import (
+    Forbidden,
+    InvalidInput,
+    MallardError,
+    MissingInput,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    QueryTimeout,
+    RateLimited,
+    SlowRequest,
+    Unauthenticated,
+    UnsupportedEncoding,
+)
+
+HeaderList = list[tuple[bytes, bytes]]
+
+STATUS: dict[type, int] = {
+    MissingInput: 422,
+    PayloadTooLarge: 413,
+    UnsupportedEncoding: 415,
+    InvalidInput: 400,
+    SlowRequest: 408,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    RateLimited: 429,
+    QueryTimeout: 504,
+    Overloaded: 503,
+    MallardError: 500,
+}
+# Where the request's body may not have been read to its end, the connection cannot go on.
+_CLOSING = frozenset({408, 413, 415})
+
+
+def status_of(error: MallardError) -> int:
+    """Return the HTTP status of an error: that of the nearest class that has one."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def describe(error: MallardError) -> dict[str, str]:
+    """Return the JSON shape of an error; of our own failures nothing but that there was one."""
+    if status_of(error) == 500:
+        return {"error": MallardError.code, "detail": "The server failed; its log says more."}
+    shape = {"error": error.code, "detail": error.detail}
+    if error.field is not None:
+        shape["field"] = error.field
+    if error.rule is not None:
+        shape["rule"] = error.rule
+    return shape
+
+
+def problem(error: MallardError) -> tuple[int, HeaderList, bytes]:
+    """Return status, headers and body of the response to an error."""
+    status = status_of(error)
+    body = orjson.dumps(describe(error))
+    headers = json_headers(len(body))
+    if isinstance(error, RateLimited | Overloaded):
+        headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
+    if status in _CLOSING:
+        headers.append((b"connection", b"close"))
+    return status, headers, body
+
+
+def json_headers(length: int) -> HeaderList:
+    """Return the headers of a JSON body that nobody may keep or take for something else."""
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % length),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
