@@ -19,6 +19,8 @@ from mallard.store.local import LocalReader
 from mallard.store.part import RECENT
 from mallard.store.store import Store
 
+SHELL_SCRIPT = "mallard.sql"  # in the data folder
+
 # A UUIDv7 of the milliseconds of `timestamp`, 12 bits of node, and the position in 62 bits.
 _EVENT_ID = "printf('%012x7%03x8%015x', epoch_ms(timestamp), node::BIGINT, position)::UUID"
 # An instant that equals `timestamp` is not stored.
