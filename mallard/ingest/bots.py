@@ -3,7 +3,8 @@
 Invariants: programs that send events on purpose are not bots. A back end calls the event
 endpoint through an HTTP library (003's own example is curl), and nobody loads a page with a
 tracker in it through one; so the libraries of `SERVER_CLIENTS` pass, unless they say that
-they crawl. A person who reads a page inside an app is not that app's link preview.
+they crawl. A person who reads a page inside an app is not that app's link preview, and one who
+opens a mail is not the proxy that fetches its images.
 
 Source of the list: the package crawler-user-agents (MIT), patterns with tags.
 """
@@ -51,6 +52,10 @@ SERVER_CLIENTS = frozenset(
 # appends the same name to a browser's. Only the former is a bot.
 PREVIEW_APPS = frozenset({"WhatsApp", "Viber"})
 
+# Mail services that fetch the images of a mail when somebody opens it: the pixel's main use. The
+# list counts them among previews; dropping them would drop every opening in Gmail.
+MAIL_PROXIES = frozenset({"GoogleImageProxy", "YahooMailProxy"})
+
 AUTOMATION = "automation"  # a browser that a program drives
 BOT = "bot"
 
@@ -71,11 +76,12 @@ class Bots:
 
     def __init__(self) -> None:
         """Compile the list: some 20 ms, once."""
+        passing = SERVER_CLIENTS | PREVIEW_APPS | MAIL_PROXIES
         driven: list[str] = []
         others: list[str] = []
         for entry in CRAWLER_USER_AGENTS_DATA:
             pattern = entry["pattern"]
-            if pattern not in SERVER_CLIENTS and pattern not in PREVIEW_APPS:
+            if pattern not in passing:
                 tagged = _AUTOMATION_TAG in entry.get("tags", ())
                 (driven if tagged else others).append(pattern)
         self._driven = [_DRIVEN, *_joined(driven)]

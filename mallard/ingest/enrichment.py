@@ -46,7 +46,8 @@ class Enricher:
 
         at_us: when it was received, in microseconds; it becomes the timestamp. source and
         ingest_api: which kind of client and which door, as `event.Event` has them. The visitor is
-        None where the address is unknown, and where a privacy signal asks for it.
+        None where the address is unknown or a mail service's, and where a privacy signal asks for
+        it.
         Raises Overloaded if a visitor id needs a salt that the disk does not take.
         """
         read_page = self._page if len(raw.url) <= CACHED_LENGTH_MAX else _read_page
@@ -60,7 +61,7 @@ class Enricher:
             referrer_source, channel = attribute(referral, campaign)
         agent = self._agents.describe(sender.user_agent, sender.client_hints, raw.screen_width)
         visitor_id, place = None, NOWHERE
-        if sender.address is not None:
+        if sender.address is not None and not agent.is_proxy:
             place = self._places.place(sender.address)
             if not (sender.privacy_signal and self._signals_count):
                 visitor_id = self._visitors.visitor_id(

@@ -44,7 +44,8 @@ class Agent(NamedTuple):
 
     device_type: Desktop (televisions and consoles too: a large screen that stays where it is),
     Mobile or Tablet. Versions: a browser's is its major number, a system's "major" or
-    "major.minor".
+    "major.minor". is_proxy: a mail service that fetches an image for whoever opened a mail; the
+    address is the service's too.
     """
 
     browser: str | None = None
@@ -52,6 +53,7 @@ class Agent(NamedTuple):
     os: str | None = None
     os_version: str | None = None
     device_type: str | None = None
+    is_proxy: bool = False
 
 
 UNKNOWN = Agent()
@@ -97,6 +99,9 @@ _TOLD_NAMES = {
     "KAKAOTALK": "KakaoTalk",
     "HuaweiBrowser": "Huawei Browser",
 }
+# They claim a browser and a system that are nobody's: Gmail's says Firefox 11 on Windows XP.
+_PROXIES = {"GoogleImageProxy": "Gmail image proxy", "YahooMailProxy": "Yahoo! Mail proxy"}
+_PROXY = re.compile("|".join(_PROXIES))
 _SYSTEMS = {
     "Mac OS X": "macOS",
     "Web0S": "webOS",
@@ -148,7 +153,8 @@ class UserAgents:
         if hints is not None and _too_long(hints):
             hints = None
         agent = self._describe(user_agent[:AGENT_LENGTH_MAX], hints)
-        if agent.device_type is None and screen_width is not None and screen_width > 0:
+        silent = agent.device_type is None and not agent.is_proxy
+        if silent and screen_width is not None and screen_width > 0:
             return agent._replace(device_type=device_of_width(screen_width))
         return agent
 
@@ -157,6 +163,9 @@ class UserAgents:
             return UNKNOWN
         # The Rust core takes UTF-8, which has no surrogates.
         text = clean(user_agent)
+        proxy = _PROXY.search(text)
+        if proxy:
+            return Agent(browser=_PROXIES[proxy[0]], is_proxy=True)
         found = self._resolver(text, Domain.USER_AGENT | Domain.OS)
         browser, browser_version = _browser(text, found.user_agent, hints)
         system, system_version = _system(text, found.os, hints)

@@ -6,7 +6,7 @@ import pytest
 from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 from hypothesis import given
 
-from mallard.ingest.bots import PREVIEW_APPS, SERVER_CLIENTS, Bots
+from mallard.ingest.bots import MAIL_PROXIES, PREVIEW_APPS, SERVER_CLIENTS, Bots
 from tests.ingest.texts import any_url
 
 BOTS = Bots()
@@ -108,9 +108,20 @@ def test_a_person_is_not_a_bot(user_agent: str) -> None:
     assert BOTS.reason(user_agent) is None
 
 
+@pytest.mark.parametrize(
+    "user_agent",
+    [
+        "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+        "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html",
+    ],
+)
+def test_opening_a_mail_is_not_a_bot(user_agent: str) -> None:
+    assert BOTS.reason(user_agent) is None
+
+
 def test_every_exception_we_make_still_stands_in_the_list() -> None:
     listed = {entry["pattern"] for entry in CRAWLER_USER_AGENTS_DATA}
-    assert listed >= SERVER_CLIENTS | PREVIEW_APPS
+    assert listed >= SERVER_CLIENTS | PREVIEW_APPS | MAIL_PROXIES
 
 
 def test_every_sample_of_the_list_is_a_bot_but_for_the_exceptions() -> None:
@@ -120,7 +131,7 @@ def test_every_sample_of_the_list_is_a_bot_but_for_the_exceptions() -> None:
         for sample in entry["instances"]
         if BOTS.reason(sample) is None
     }
-    assert missed <= SERVER_CLIENTS
+    assert missed <= SERVER_CLIENTS | MAIL_PROXIES
 
 
 @given(any_url)

@@ -132,6 +132,13 @@ def test_without_an_address_there_is_no_visitor() -> None:
     assert enrich(make_raw(), make_sender(address=None)).visitor_id is None
 
 
+def test_an_opened_mail_has_no_visitor_for_the_address_is_the_mail_services() -> None:
+    event = enrich(make_raw(), make_sender(user_agent="x (via ggpht.com GoogleImageProxy)"))
+    assert event.browser == "Gmail image proxy"
+    assert event.visitor_id is None
+    assert (event.country_code, event.os, event.device_type) == (None, None, None)
+
+
 def test_client_hints_and_width_help_where_the_agent_is_silent() -> None:
     hints = ClientHints(brands='"Brave";v="124"')
     assert enrich(make_raw(), make_sender(client_hints=hints)).browser == "Brave"

@@ -18,7 +18,11 @@ from mallard.ingest.user_agent import (
 from tests.ingest.texts import any_url, is_storable
 
 AGENTS = UserAgents()
+GMAIL_PROXY = (
+    "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
+)
 KIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
+Known = tuple[str | None, str | None, str | None, str | None, str | None]
 IOS_KIT = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 IPHONE = f"Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) {IOS_KIT}"
 MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7)"
@@ -107,7 +111,7 @@ ANDROID_CHROME = f"Mozilla/5.0 (Linux; Android 10; K) {KIT} Chrome/124.0.0.0 Mob
         ),
     ],
 )
-def test_browsers_are_known(user_agent: str, expected: tuple[str | None, ...]) -> None:
+def test_browsers_are_known(user_agent: str, expected: Known) -> None:
     assert AGENTS.describe(user_agent) == Agent(*expected)
 
 
@@ -139,8 +143,13 @@ def test_browsers_are_known(user_agent: str, expected: tuple[str | None, ...]) -
         ),
     ],
 )
-def test_apps_that_show_pages_are_known(user_agent: str, expected: tuple[str | None, ...]) -> None:
+def test_apps_that_show_pages_are_known(user_agent: str, expected: Known) -> None:
     assert AGENTS.describe(user_agent) == Agent(*expected)
+
+
+def test_a_mail_proxy_is_named_and_says_nothing_of_who_opened_the_mail() -> None:
+    agent = AGENTS.describe(GMAIL_PROXY, screen_width=1)
+    assert agent == Agent(browser="Gmail image proxy", is_proxy=True)
 
 
 def brands(*names: str) -> str:
@@ -236,6 +245,8 @@ def test_whatever_is_sent_only_short_storable_names_come_out(
     user_agent: str, one: str, other: str, width: int
 ) -> None:
     hints = ClientHints(brands=f'"{one}";v="1"', platform=other, platform_version=one)
-    for text in AGENTS.describe(user_agent, hints, width):
+    *texts, is_proxy = AGENTS.describe(user_agent, hints, width)
+    assert is_proxy is False
+    for text in texts:
         assert is_storable(text)
         assert text is None or 0 < len(text) <= NAME_LENGTH_MAX
