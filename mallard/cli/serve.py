@@ -42,10 +42,10 @@ def serve(path: Path | None, flags: Mapping[str, str | None]) -> None:
     listener = _listen(config.server)
     try:
         try:
-            server = Server(config)
+            process = _Uvicorn(Server(config), listener)
         except ConfigError as error:
             raise loaded.located(error) from error
-        _Uvicorn(server, listener).run(sockets=[listener])
+        process.run(sockets=[listener])
     finally:
         listener.close()
 
