@@ -7,6 +7,7 @@ syncs it, renames it and syncs the folder, in that order.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import sqlite3
 from pathlib import Path
@@ -105,6 +106,15 @@ class Files:
             self.close(descriptor)
         self.rename(temporary, path)
         self.sync_folder(path.parent)
+
+    def set_aside(self, path: Path, folder: Path) -> None:
+        """Move a file into a folder; where its name is taken there, it gets a number behind it."""
+        self.make_folder(folder)
+        taken = set(self.names(folder))
+        numbered = (f"{path.name}.{number}" for number in itertools.count(2))
+        names = itertools.chain([path.name], numbered)
+        self.rename(path, folder / next(name for name in names if name not in taken))
+        self.sync_folder(folder)
 
 
 class FolderLock:

@@ -183,8 +183,7 @@ class Wal:
         return descriptor
 
     def _set_aside(self, name: str) -> None:
-        self._files.make_folder(self._quarantine)
-        self._files.rename(self._folder / name, self._quarantine / name)
+        self._files.set_aside(self._folder / name, self._quarantine)
         self._damaged.discard(name)
 
     def _close(self) -> None:

@@ -213,5 +213,4 @@ class LocalStore:
     def _set_aside(self, part: Part) -> None:
         path = self._data / part.location
         if path.exists():
-            self._files.make_folder(self._data / QUARANTINE)
-            self._files.rename(path, self._data / QUARANTINE / path.name)
+            self._files.set_aside(path, self._data / QUARANTINE)

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mallard.buffer.frame import encode, encode_events
+from mallard.buffer.wal import LogReport, Wal, read_log, segment_name
+from mallard.event import Event, Frame
+from mallard.files import Files
+
+
+class Failing(Files):
+    """Real files, but the operations in `fail` raise; a write that fails wrote all the same."""
+
+    def __init__(self) -> None:
+        self.fail: set[str] = set()
+        self.removed: list[str] = []
+
+    def _check(self, name: str) -> None:
+        if name in self.fail:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        super().write(descriptor, data)
+        self._check("write")
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        self._check("sync")
+
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        self._check("create")
+        return super().create(path, mode)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._check("sync_folder")
+        super().sync_folder(folder)
+
+    def close(self, descriptor: int) -> None:
+        super().close(descriptor)
+        self._check("close")
+
+    def remove(self, path: Path) -> None:
+        self._check("remove")
+        self.removed.append(path.name)
+        super().remove(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._check("rename")
+        super().rename(source, target)
+
+
+def make_frame(position: int, name: str = "e", count: int = 1) -> Frame:
+    return Frame(position, position * 10, 0, (Event("a.example", 1, name),) * count)
+
+
+def to_bytes(frame: Frame) -> bytes:
+    return encode(frame, encode_events(frame.events))
+
+
+class Log:
+    """A log in a folder, and what is read from it."""
+
+    def __init__(self, folder: Path, segment_bytes: int = 1_000_000) -> None:
+        self.files = Failing()
+        self.folder = folder / "wal"
+        self.quarantine = folder / "quarantine"
+        self._segment_bytes = segment_bytes
+        self.reopen(0)
+
+    def reopen(self, watermark: int) -> tuple[list[Frame], LogReport]:
+        self.wal = Wal(self.folder, self.files, self._segment_bytes, self.quarantine)
+        return self.wal.recover(watermark)
+
+    def append(self, *frames: Frame) -> None:
+        self.wal.append(b"".join(map(to_bytes, frames)), frames[0].first_position, sync=True)
+
+    def read(self, after: int = 0) -> tuple[list[Frame], LogReport]:
+        report = LogReport()
+        return list(read_log(self.folder, self.files, after, report)), report
+
+    def names(self) -> list[str]:
+        return self.files.names(self.folder)
+
+    def damage(self, position: int, at: int = -3) -> None:
+        path = self.folder / segment_name(position)
+        content = bytearray(path.read_bytes())
+        content[at] ^= 4
+        path.write_bytes(bytes(content))
+
+
+def test_what_was_appended_is_read_in_order_and_nothing_is_wrong(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1, count=2), make_frame(3))
+    log.append(make_frame(4))
+    frames, report = log.read()
+    assert frames == [make_frame(1, count=2), make_frame(3), make_frame(4)]
+    assert report == LogReport(events=4, next_position=5)
+
+
+def test_what_the_watermark_covers_is_not_read(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1), make_frame(2), make_frame(3))
+    assert log.read(2) == ([make_frame(3)], LogReport(events=1, next_position=4))
+    assert log.read(3) == ([], LogReport(next_position=4))
+
+
+def test_a_segment_past_its_size_is_followed_by_another_named_after_its_first_position(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path, segment_bytes=len(to_bytes(make_frame(1))) + 1)
+    for position in range(1, 6):
+        log.append(make_frame(position))
+    assert log.names() == [segment_name(1), segment_name(3), segment_name(5)]
+    assert log.wal.segment_count == 3
+    assert [frame.first_position for frame in log.read()[0]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", ["write", "sync"])
+def test_frames_whose_write_or_sync_failed_are_never_read_once_their_numbers_are_given_again(
+    step: str, tmp_path: Path
+) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    log.files.fail = {step}
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(make_frame(2, "refused", count=3), make_frame(5, "refused"))
+    log.files.fail = set()
+    log.append(make_frame(2, "taken"))
+    frames, report = log.read()
+    assert frames == [make_frame(1), make_frame(2, "taken")]
+    assert (report.damaged, report.missing) == ([], [])
+    assert log.names() == [segment_name(1), segment_name(2)]
+
+
+@pytest.mark.parametrize("step", ["create", "sync_folder", "write", "sync", "close"])
+def test_after_a_failure_in_a_new_segment_the_next_append_takes_its_name(
+    step: str, tmp_path: Path
+) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    log.append(make_frame(1))
+    log.files.fail = {step}
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(make_frame(2, "refused"))
+    log.files.fail = set()
+    log.append(make_frame(2, "taken"))
+    log.append(make_frame(3))
+    assert log.read()[0] == [make_frame(1), make_frame(2, "taken"), make_frame(3)]
+    assert log.names() == [segment_name(1), segment_name(2), segment_name(3)]
+    log.wal.trim(3, 4)
+    assert log.names() == []
+
+
+def test_a_failed_sync_is_not_tried_again_on_the_same_file(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.files.fail = {"sync"}
+    synced: list[int] = []
+    log.files.sync = lambda fd: synced.append(fd) or Failing.sync(log.files, fd)  # type: ignore
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            log.append(make_frame(1))
+    assert len(synced) == 2
+    assert log.wal._descriptor is None
+
+
+def test_recovery_begins_a_new_segment_and_never_writes_behind_torn_bytes(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1), make_frame(2))
+    path = log.folder / segment_name(1)
+    path.write_bytes(path.read_bytes()[:-1])
+    frames, report = log.reopen(0)
+    assert frames == [make_frame(1)]
+    assert report.next_position == 2
+    assert report.torn_bytes == len(to_bytes(make_frame(2))) - 1
+    log.append(make_frame(2, "again"))
+    assert log.read()[0] == [make_frame(1), make_frame(2, "again")]
+
+
+def test_a_hole_is_reported_as_exactly_what_was_lost(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1), make_frame(2, count=5), make_frame(7))
+    log.damage(1, len(to_bytes(make_frame(1))) + 45)
+    frames, report = log.read()
+    assert frames == [make_frame(1), make_frame(7)]
+    assert report.missing == [(2, 6)]
+    assert [name for name, _ in report.damaged] == [segment_name(1)]
+
+
+def test_a_segment_that_is_gone_is_reported_as_missing(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    for position in (1, 2, 3):
+        log.append(make_frame(position))
+    (log.folder / segment_name(2)).unlink()
+    assert log.read()[1].missing == [(2, 2)]
+    (log.folder / segment_name(1)).unlink()
+    assert log.read()[1].missing == [(1, 2)]
+    assert log.read(2)[1].missing == []
+
+
+def lose_all(log: Log) -> None:
+    for name in log.names():
+        (log.folder / name).write_bytes(b"")
+
+
+def damage_all(log: Log) -> None:
+    for position in (1, 2, 3):
+        log.damage(position)
+
+
+@pytest.mark.parametrize("harm", [lose_all, damage_all])
+def test_positions_go_on_after_every_segment_that_is_there_even_when_none_can_be_read(
+    harm: Callable[[Log], None], tmp_path: Path
+) -> None:
+    # Else new frames would come to lie past the name of an old segment, which disowns them.
+    log = Log(tmp_path, segment_bytes=1)
+    for position in (1, 2, 3):
+        log.append(make_frame(position))
+    harm(log)
+    frames, report = log.reopen(0)
+    assert frames == []
+    assert report.missing == [(1, 1), (2, 2)]
+    assert report.next_position == 3
+    for position in range(3, 8):
+        log.append(make_frame(position, "new"))
+    assert [frame.first_position for frame in log.read(2)[0]] == [3, 4, 5, 6, 7]
+    assert log.names() == sorted(log.names())
+
+
+def test_trim_removes_the_oldest_first_and_only_what_is_covered_whole(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=len(to_bytes(make_frame(1))) + 1)
+    for position in range(1, 7):
+        log.append(make_frame(position))
+    log.wal.trim(3, 7)
+    assert log.files.removed == [segment_name(1)]
+    log.wal.trim(5, 7)
+    assert log.files.removed == [segment_name(1), segment_name(3)]
+    assert [frame.first_position for frame in log.read(4)[0]] == [5, 6]
+    log.wal.trim(6, 7)
+    assert log.names() == []
+    log.append(make_frame(7))
+    assert log.read(6) == ([make_frame(7)], LogReport(events=1, next_position=8))
+
+
+def test_a_trim_that_fails_goes_on_from_there_the_next_time(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    for position in range(1, 5):
+        log.append(make_frame(position))
+    log.files.fail = {"remove"}
+    with pytest.raises(OSError, match="Input/output"):
+        log.wal.trim(3, 5)
+    assert len(log.names()) == 4
+    log.files.fail = set()
+    log.wal.trim(3, 5)
+    assert log.names() == [segment_name(4)]
+
+
+def test_after_a_restart_old_segments_are_trimmed_too(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    for position in (1, 2):
+        log.append(make_frame(position))
+    log.reopen(2)
+    log.wal.trim(2, 3)
+    assert log.names() == []
+
+
+def test_a_damaged_segment_goes_to_quarantine_and_not_to_the_bin(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1), make_frame(2))
+    log.damage(1, 50)
+    frames, _ = log.reopen(0)
+    assert frames == [make_frame(2)]
+    content = (log.folder / segment_name(1)).read_bytes()
+    log.append(make_frame(3))
+    log.wal.trim(2, 4)
+    assert log.names() == [segment_name(3)]
+    assert (log.quarantine / segment_name(1)).read_bytes() == content
+
+
+def test_a_damaged_segment_is_kept_when_the_next_one_gets_its_name(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    log.damage(1)
+    content = (log.folder / segment_name(1)).read_bytes()
+    frames, report = log.reopen(0)
+    assert (frames, report.next_position) == ([], 1)
+    log.append(make_frame(1, "new"))
+    assert log.read()[0] == [make_frame(1, "new")]
+    assert (log.quarantine / segment_name(1)).read_bytes() == content
+
+
+def test_a_second_damaged_segment_of_a_name_does_not_replace_the_first_in_quarantine(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path)
+    for name in ("first", "second"):
+        log.append(make_frame(1, name))
+        log.damage(1)
+        log.reopen(0)
+    log.append(make_frame(1, "third"))
+    assert len(log.files.names(log.quarantine)) == 2
+
+
+def test_strange_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    (log.folder / "notes.txt").write_text("mine")
+    (log.folder / "x.wal").write_text("mine too")
+    log.append(make_frame(1))
+    assert log.reopen(0)[0] == [make_frame(1)]
+    log.wal.trim(1, 2)
+    assert log.names() == ["notes.txt", "x.wal"]
+
+
+def test_a_segment_that_vanishes_while_reading_was_covered_and_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    for position in (1, 2):
+        log.append(make_frame(position))
+    names = log.names()
+    log.wal.trim(1, 3)
+    log.files.names = lambda folder: names  # type: ignore[method-assign]
+    assert log.read()[0] == [make_frame(2)]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mallard.errors import StorageError
+from mallard.files import Files, FolderLock
+
+
+class Watched(Files):
+    """Real files that note each step."""
+
+    def __init__(self, fail_at: str = "") -> None:
+        self.steps: list[str] = []
+        self._fail_at = fail_at
+
+    def _note(self, step: str) -> None:
+        self.steps.append(step)
+        if step == self._fail_at:
+            raise OSError(5, "Input/output error")
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        self._note("write")
+        super().write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        self._note("sync")
+        super().sync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        self._note("close")
+        super().close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._note("rename")
+        super().rename(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._note("sync_folder")
+        super().sync_folder(folder)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_file_is_written_synced_renamed_and_its_folder_synced(tmp_path: Path) -> None:
+    files = Watched()
+    files.replace(tmp_path / "secret", b"old")
+    files.replace(tmp_path / "secret", b"new")
+    assert files.steps == ["write", "sync", "close", "rename", "sync_folder"] * 2
+    assert files.names(tmp_path) == ["secret"]
+    assert files.read(tmp_path / "secret") == b"new"
+    assert mode(tmp_path / "secret") == 0o600
+
+
+@pytest.mark.parametrize("step", ["write", "sync", "rename"])
+def test_a_replacement_that_fails_leaves_the_old_file_and_no_open_descriptor(
+    step: str, tmp_path: Path
+) -> None:
+    Files().replace(tmp_path / "secret", b"old")
+    before = open_descriptors()
+    with pytest.raises(OSError, match="Input/output"):
+        Watched(step).replace(tmp_path / "secret", b"new")
+    assert Files().read(tmp_path / "secret") == b"old"
+    assert open_descriptors() == before
+
+
+def test_a_write_goes_on_until_every_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
+    Files().replace(tmp_path / "a", b"0123456789")
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_a_folder_is_its_owners_alone_and_making_it_again_is_no_error(tmp_path: Path) -> None:
+    Files().make_folder(tmp_path / "data")
+    Files().make_folder(tmp_path / "data")
+    assert mode(tmp_path / "data") == 0o700
+
+
+def test_a_missing_folder_has_no_names_and_a_missing_file_is_removed_already(
+    tmp_path: Path,
+) -> None:
+    assert Files().names(tmp_path / "nothing") == []
+    Files().remove(tmp_path / "nothing")
+
+
+def test_an_existing_file_is_emptied_when_it_is_created_anew(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    descriptor = Files().create(tmp_path / "a")
+    Files().write(descriptor, b"n")
+    Files().close(descriptor)
+    assert (tmp_path / "a").read_bytes() == b"n"
+
+
+def test_a_folder_has_one_server_and_the_second_is_told_which(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    with pytest.raises(StorageError, match=f"process {os.getpid()}"):
+        FolderLock(tmp_path)
+    lock.release()
+    FolderLock(tmp_path).release()
+
+
+def test_free_bytes_are_those_of_the_disk_below_the_folder(tmp_path: Path) -> None:
+    status = os.statvfs(tmp_path)
+    assert 0 < Files().free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
+
+
+def test_a_file_that_is_set_aside_never_replaces_one_that_was_before(tmp_path: Path) -> None:
+    for content in (b"1", b"2", b"3"):
+        (tmp_path / "a").write_bytes(content)
+        Files().set_aside(tmp_path / "a", tmp_path / "quarantine")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "quarantine").iterdir()}
+    assert kept == {"a": b"1", "a.2": b"2", "a.3": b"3"}
+    assert not (tmp_path / "a").exists()
