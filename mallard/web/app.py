@@ -27,6 +27,7 @@ from mallard.errors import MallardError
 from mallard.ingest.address import AddressReader
 from mallard.ingest.pipeline import Pipeline
 from mallard.web import welcome
+from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, problem
@@ -63,7 +64,9 @@ def create_app(server: Serving) -> Application:
 
     Raises ConfigError for proxy settings that mean nothing.
     """
-    collector = Collector(server.pipeline, AddressReader(server.config.proxy), server.telemetry)
+    collector = Collector(
+        server.pipeline, AddressReader(server.config.proxy), server.telemetry, BodyReader()
+    )
     doors: dict[str, Handler] = {}
     for path in server.config.tracker.event_paths:
         doors[path] = collector.event
@@ -78,6 +81,12 @@ class Application:
     def __init__(self, doors: dict[str, Handler], rest: Starlette) -> None:
         self._doors = doors
         self._rest = rest
+
+    @property
+    def paths(self) -> list[str]:
+        """Every path that is answered, as its route is written."""
+        rest = [route.path for route in self._rest.routes if isinstance(route, Route)]
+        return [*self._doors, *rest]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope: a request, or the lifespan."""
