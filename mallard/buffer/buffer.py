@@ -47,6 +47,7 @@ class _Append:
     future: asyncio.Future[Receipt]
     loop: asyncio.AbstractEventLoop
     asked_at: float
+    holds_room: bool = True  # in the ring, until its frame takes it over or it is refused
 
 
 class _Trim(NamedTuple):
@@ -213,6 +214,7 @@ class Buffer:
         except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
             _log.exception("events were refused because of a fault in Mallard")
             self._telemetry.failures["append"] += 1
+            self._give_room_back(appends)
             _settle(appends[0].loop, [(append.future, error) for append in appends])
 
     def _commit(self, appends: list[_Append]) -> None:
@@ -227,7 +229,7 @@ class Buffer:
                 payload = encode_events(append.events)
             except (TypeError, ValueError) as error:
                 # What cannot be written must not take the others along.
-                self._ring.cancel(len(append.events))
+                self._give_room_back([append])
                 settled.append((append.future, error))
                 continue
             frame = Frame(position, loaded_at, self._node, append.events)
@@ -241,20 +243,19 @@ class Buffer:
         if frames:
             early = self._config.durability == "memory"
             if early:
-                self._show(frames, position, loaded_at)
+                self._show(taken, frames, position, loaded_at)
                 _settle(loop, settled)
             try:
                 self._write(b"".join(data), frames[0][0].first_position)
             except OSError as error:
                 self._fail(error)
                 if not early:
-                    for append in taken:
-                        self._ring.cancel(len(append.events))
+                    self._give_room_back(taken)
                     _settle(loop, [(append.future, _refusal(_reason(error))) for append in appends])
                 return
             if early:
                 return
-            self._show(frames, position, loaded_at)
+            self._show(taken, frames, position, loaded_at)
             now = self._clock.monotonic()
             for append in taken:
                 self._telemetry.append_seconds.observe(now - append.asked_at)
@@ -270,9 +271,23 @@ class Buffer:
             _log.warning("the log takes events again")
             self._failure = None
 
-    def _show(self, frames: list[tuple[Frame, int]], position: int, loaded_at: int) -> None:
+    def _give_room_back(self, appends: list[_Append]) -> None:
+        for append in appends:
+            if append.holds_room:
+                append.holds_room = False
+                self._ring.cancel(len(append.events))
+
+    def _show(
+        self,
+        appends: list[_Append],
+        frames: list[tuple[Frame, int]],
+        position: int,
+        loaded_at: int,
+    ) -> None:
         self._next_position = position
         self._loaded_at = loaded_at
+        for append in appends:
+            append.holds_room = False
         self._ring.publish(frames)
         self._on_commit()
 

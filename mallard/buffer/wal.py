@@ -141,7 +141,7 @@ class Wal:
             self._files.write(descriptor, data)
             if sync:
                 self._files.sync(descriptor)
-        except OSError:
+        except BaseException:  # whatever it was, what is in the file now must be disowned
             self._abandon()
             raise
         self._size += len(data)

@@ -323,3 +323,18 @@ def test_a_segment_that_vanishes_while_reading_was_covered_and_is_passed_over(
     log.wal.trim(1, 3)
     log.files.names = lambda folder: names  # type: ignore[method-assign]
     assert log.read()[0] == [make_frame(2)]
+
+
+def test_a_write_that_ends_in_any_exception_is_disowned(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+
+    def write(descriptor: int, data: bytes) -> None:
+        Files().write(descriptor, data)
+        raise MemoryError
+
+    with pytest.MonkeyPatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr(log.files, "write", write)
+        log.append(make_frame(2, "refused"))
+    log.append(make_frame(2, "taken"))
+    assert log.read()[0] == [make_frame(1), make_frame(2, "taken")]
