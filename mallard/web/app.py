@@ -26,7 +26,7 @@ from mallard.config import Config
 from mallard.errors import MallardError
 from mallard.ingest.address import AddressReader
 from mallard.ingest.pipeline import Pipeline
-from mallard.web import welcome
+from mallard.web import pages, welcome
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.probes import Probes, Watched
@@ -62,7 +62,7 @@ class Serving(Watched, Protocol):
 def create_app(server: Serving) -> Application:
     """Return the ASGI application; its lifespan starts and stops the server.
 
-    Raises ConfigError for proxy settings that mean nothing.
+    Raises ConfigError for proxy settings that mean nothing, and for a tracker that is not built.
     """
     collector = Collector(
         server.pipeline, AddressReader(server.config.proxy), server.telemetry, BodyReader()
@@ -71,7 +71,8 @@ def create_app(server: Serving) -> Application:
     for path in server.config.tracker.event_paths:
         doors[path] = collector.event
         doors[f"{path}/batch"] = collector.batch
-    routes = [*Probes(server).routes(), *welcome.routes(server.config.tracker)]
+    tracker = server.config.tracker
+    routes = [*Probes(server).routes(), *pages.routes(tracker), *welcome.routes(tracker)]
     return Application(doors, _pages(server, routes))
 
 

@@ -129,4 +129,7 @@ def check_snippets(where: str) -> None:
     for path in sources:
         answer = httpx.get(f"http://{where}{path}")
         assert answer.status_code == 200
-        assert answer.headers["content-type"].split(";")[0] in {"text/javascript", "image/gif"}
+        assert answer.headers["content-type"].split(";")[0] in {
+            "application/javascript",
+            "image/gif",
+        }
