@@ -11,7 +11,8 @@ where the setting names the port; "www." makes no difference, subdomains are sit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -36,15 +37,10 @@ class Reason(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What becomes of an event, and a sentence that says why."""
+    """What becomes of an event, and a sentence that says why; stored if it is `ACCEPTED`."""
 
     reason: Reason
     detail: str
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the event is stored."""
-        return self.reason is Reason.ACCEPTED
 
 
 ACCEPTED = Verdict(Reason.ACCEPTED, "The event is stored.")
@@ -110,13 +106,14 @@ class Admission:
             return _SPAM_REFERRER
         return ACCEPTED
 
-    def charge(self, counts: Mapping[str, int]) -> None:
-        """Take admitted events, by site, out of the sites' rates. Raises RateLimited."""
-        self._rate_limit.take(counts)
+    def charge(self, raws: Sequence[RawEvent]) -> None:
+        """Take admitted events out of their sites' rates. Raises RateLimited."""
+        if self._rate_limit.is_on:
+            self._rate_limit.take(_counts(raws))
 
-    def wait_seconds(self, sites: Sequence[str]) -> float:
-        """Return how long one more event for each of these sites would have to wait; often 0."""
-        return self._rate_limit.wait_seconds(dict.fromkeys(sites, 1))
+    def wait_seconds(self, raws: Sequence[RawEvent]) -> float:
+        """Return how long these events would have to wait for their sites' rates; 0 if not."""
+        return self._rate_limit.wait_seconds(_counts(raws))
 
     def _is_known_origin(self, origin: str) -> bool:
         """Tell whether an Origin (RFC 6454: scheme://host or scheme://host:port) is ours."""
@@ -128,6 +125,10 @@ class Admission:
         if colon and port.isdigit() and host in self._hosts:
             return True
         return host_and_port in self._hosts
+
+
+def _counts(raws: Sequence[RawEvent]) -> Counter[str]:
+    return Counter(site for raw in raws for site in raw.sites)
 
 
 def _without_www(site: str) -> str:

@@ -7,27 +7,20 @@ what is refused is raised, and counted by the door.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from math import ceil
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mallard.clock import Clock, to_datetime
 from mallard.errors import MallardError, RateLimited
 from mallard.event import Event
-from mallard.ingest.admission import Admission, Reason
+from mallard.ingest.admission import ACCEPTED, Admission, Reason
 from mallard.ingest.payload import RawEvent
 from mallard.ingest.sender import Sender
 from mallard.telemetry import Telemetry
 
-
-class Door(StrEnum):
-    """Through which door an event came; the column `ingest_api`, and a label of `/metrics`."""
-
-    POST = "post"
-    PIXEL = "pixel"
-    BATCH = "batch"
+# Through which door an event came: the column `ingest_api`, and a label of `/metrics`.
+Door = Literal["post", "pixel", "batch"]
 
 
 class Outcome(NamedTuple):
@@ -79,35 +72,35 @@ class Pipeline:
         Returns when they are durable. Raises Forbidden, RateLimited or Overloaded; then nothing
         was stored. The sites' rates are charged for admitted events alone.
         """
-        admission, enrich = self._admission, self._enricher.enrich
-        for raw in raws:
-            admission.check_sender(sender, raw.sites)
+        admission = self._admission
         admitted: list[RawEvent] = []
         dropped: list[tuple[RawEvent, Reason]] = []
         for raw in raws:
+            admission.check_sender(sender, raw.sites)
             verdict = admission.judge(raw, sender)
-            if verdict.reason is Reason.ACCEPTED:
+            if verdict is ACCEPTED:
                 admitted.append(raw)
             else:
                 dropped.append((raw, verdict.reason))
+        count = 0
         if admitted:
-            admission.charge(_counts(admitted))
+            admission.charge(admitted)
             at_us, source = self._clock.now_us(), _source(sender, door)
+            enrich = self._enricher.enrich
             events = [
-                enrich(raw, site, sender, at_us, source, door.value)
+                enrich(raw, site, sender, at_us, source, door)
                 for raw in admitted
                 for site in raw.sites
             ]
             await self._buffer.append(events)
-            self._telemetry.accepted[door.value] += len(events)
-        else:
-            events = []
+            count = len(events)
+            self._telemetry.accepted[door] += count
         if not dropped:
-            return Outcome(len(events))
+            return Outcome(count)
         for raw, reason in dropped:
             for site in raw.sites:
                 self._telemetry.drop(site, reason.value)
-        return Outcome(len(events), tuple(dict.fromkeys(reason for _, reason in dropped)))
+        return Outcome(count, tuple(dict.fromkeys(reason for _, reason in dropped)))
 
     def explain(self, raw: RawEvent, sender: Sender, door: Door) -> dict[str, Any]:
         """Return what `accept` would do with an event and why, and store and count nothing.
@@ -123,14 +116,14 @@ class Pipeline:
         try:
             self._admission.check_sender(sender, raw.sites)
             verdict = self._admission.judge(raw, sender)
-            if not verdict.accepted:
+            if verdict is not ACCEPTED:
                 return _told("dropped", verdict.reason.value, verdict.detail) | told
-            if wait := self._admission.wait_seconds(raw.sites):
+            if wait := self._admission.wait_seconds([raw]):
                 detail = "There are too many events for this site."
                 raise RateLimited(detail, retry_after_seconds=ceil(wait))
             at_us, source = self._clock.now_us(), _source(sender, door)
             told["events"] = [
-                readable(self._enricher.enrich(raw, site, sender, at_us, source, door.value))
+                readable(self._enricher.enrich(raw, site, sender, at_us, source, door))
                 for site in raw.sites
             ]
         except MallardError as error:
@@ -155,14 +148,8 @@ def _told(verdict: str, reason: str, detail: str) -> dict[str, Any]:
     return {"verdict": verdict, "reason": reason, "detail": detail}
 
 
-def _counts(raws: Sequence[RawEvent]) -> dict[str, int]:
-    if len(raws) == 1:
-        return dict.fromkeys(raws[0].sites, 1)
-    return Counter(site for raw in raws for site in raw.sites)
-
-
 def _source(sender: Sender, door: Door) -> str:
     """Return what kind of client sent it: only a browser sends an Origin."""
-    if door is Door.PIXEL:
+    if door == "pixel":
         return "Pixel"
     return "API" if sender.origin is None else "Snippet"

@@ -31,6 +31,11 @@ class RateLimit:
         self._full_at: dict[str, float] = {}
         self._swept_at = -math.inf
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._seconds_per_event > 0
+
     def take(self, counts: Mapping[str, int]) -> None:
         """Take events out of each site's bucket: out of all of them, or out of none.
 

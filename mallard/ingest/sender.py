@@ -7,6 +7,7 @@ holds the address.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,13 @@ class ClientHints:
     platform_version: str | None = None  # Sec-CH-UA-Platform-Version
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Where a request came from, and what it says of its browser and its person's wishes.
 
     address: the visitor's IP, without a port; None where it is not known. user_agent: "" if none.
     language: first tag of Accept-Language, lower case, at most 35 characters. privacy_signal:
     Sec-GPC or DNT was 1. prefetch: the browser says that nobody has looked at the page yet.
+    A NamedTuple because each request makes one: a frozen dataclass takes three times as long.
     """
 
     address: str | None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from typing import Any
 
 from starlette.types import Receive
 
@@ -16,35 +17,86 @@ from mallard.errors import InvalidInput, PayloadTooLarge, SlowRequest, Unsupport
 
 BODY_SECONDS_MAX = 10.0  # for all of it; a phone on a bad line sends an event in one or two
 
-_ENCODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": 0}
+_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": 0}
 
 
-async def read_body(
-    headers: dict[bytes, bytes], receive: Receive, bytes_max: int, seconds_max: float
-) -> bytes | None:
-    """Return the body, decompressed; None if the client has gone.
+class BodyReader:
+    """Reads bodies, and gives up on those that take too long.
 
-    Raises PayloadTooLarge, SlowRequest, UnsupportedEncoding, and InvalidInput for a body that
-    is not what its Content-Encoding says.
+    One timer looks after all of them: a timer for each costs more than all the rest of the reading,
+    which for nearly every event is over at once.
     """
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and (len(length) > 18 or int(length) > bytes_max):
-        raise _too_large(bytes_max)
-    encoding = headers.get(b"content-encoding", b"").strip().lower()
-    if encoding and encoding != b"identity" and encoding not in _ENCODINGS:
+
+    def __init__(self, seconds_max: float = BODY_SECONDS_MAX) -> None:
+        self._seconds_max = seconds_max
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # on which the timer runs, if it does
+
+    async def read(
+        self, headers: dict[bytes, bytes], receive: Receive, bytes_max: int
+    ) -> bytes | None:
+        """Return the body, decompressed; None if the client has gone.
+
+        Raises PayloadTooLarge, SlowRequest, UnsupportedEncoding, and InvalidInput for a body
+        that is not what its Content-Encoding says.
+        """
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and (len(length) > 18 or int(length) > bytes_max):
+            raise _too_large(bytes_max)
+        encoding = _encoding(headers)
+        body = await self._read_in_time(receive, bytes_max)
+        if body is None or encoding is None:
+            return body
+        return inflate(body, encoding, bytes_max)
+
+    async def _read_in_time(self, receive: Receive, bytes_max: int) -> bytes | None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._deadlines[task] = loop.time() + self._seconds_max
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(self._seconds_max / 10, self._end_late_ones, loop)
+        try:
+            return await _read(receive, bytes_max)
+        except asyncio.CancelledError:
+            if task not in self._late or task.uncancel() > 0:
+                raise
+            raise SlowRequest(
+                "The body did not arrive in time.", rule=f"within {self._seconds_max:g} seconds"
+            ) from None
+        finally:
+            self._late.discard(task)
+            del self._deadlines[task]
+
+    def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Whoever has a deadline is waiting in `_read` now: this runs between the steps of tasks.
+        now = loop.time()
+        for task, deadline in self._deadlines.items():
+            if deadline <= now and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        if self._deadlines:
+            loop.call_later(self._seconds_max / 10, self._end_late_ones, loop)
+        else:
+            self._loop = None
+
+
+def _encoding(headers: dict[bytes, bytes]) -> bytes | None:
+    """Return the Content-Encoding, None for none. Raises UnsupportedEncoding."""
+    encoding = headers.get(b"content-encoding")
+    if encoding is None:
+        return None
+    encoding = encoding.strip().lower()
+    if encoding in (b"", b"identity"):
+        return None
+    if encoding not in _WINDOW_BITS:
         raise UnsupportedEncoding(
             "The Content-Encoding of the body is one that this server does not read.",
             field="Content-Encoding",
             rule="gzip, deflate, or none",
         )
-    try:
-        async with asyncio.timeout(seconds_max):
-            body = await _read(receive, bytes_max)
-    except TimeoutError:
-        raise SlowRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
-    if body is not None and encoding in _ENCODINGS:
-        return inflate(body, encoding, bytes_max)
-    return body
+    return encoding
 
 
 async def _read(receive: Receive, bytes_max: int) -> bytes | None:
@@ -74,7 +126,7 @@ def inflate(body: bytes, encoding: bytes, bytes_max: int) -> bytes:
 
     Source: RFC 9110, section 8.4.1; browsers of old sent deflate bare, and so do some libraries.
     """
-    window_bits = _ENCODINGS[encoding]
+    window_bits = _WINDOW_BITS[encoding]
     if not window_bits:
         is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
         window_bits = zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS

@@ -22,9 +22,9 @@ from starlette.types import Message, Receive, Scope, Send
 from mallard.errors import MallardError, MissingInput
 from mallard.ingest.address import AddressReader
 from mallard.ingest.payload import RawEvent, batch_from_json, from_json, from_query
-from mallard.ingest.pipeline import Door, Outcome, Pipeline
+from mallard.ingest.pipeline import Outcome, Pipeline
 from mallard.telemetry import Telemetry
-from mallard.web.body import BODY_SECONDS_MAX, read_body
+from mallard.web.body import BodyReader
 from mallard.web.problems import HeaderList, describe, json_headers, problem, status_of
 from mallard.web.senders import SenderReader
 
@@ -68,12 +68,12 @@ class Collector:
         pipeline: Pipeline,
         addresses: AddressReader,
         telemetry: Telemetry,
-        body_seconds_max: float = BODY_SECONDS_MAX,
+        bodies: BodyReader,
     ) -> None:
         self._pipeline = pipeline
         self._senders = SenderReader(addresses)
         self._telemetry = telemetry
-        self._body_seconds_max = body_seconds_max
+        self._bodies = bodies
 
     async def event(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for an event path."""
@@ -102,15 +102,15 @@ class Collector:
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            body = await read_body(headers, receive, EVENT_BYTES_MAX, self._body_seconds_max)
+            body = await self._bodies.read(headers, receive, EVENT_BYTES_MAX)
             if body is None:
                 return
             raw = from_json(body)
             sender = self._senders.read(scope, headers)
             if b"x-debug-request" in headers and _is_debug(headers):
-                await _respond_json(send, self._pipeline.explain(raw, sender, Door.POST))
+                await _respond_json(send, self._pipeline.explain(raw, sender, "post"))
                 return
-            outcome = await self._pipeline.accept((raw,), sender, Door.POST)
+            outcome = await self._pipeline.accept((raw,), sender, "post")
         except MallardError as error:
             await self._refuse(send, error, headers)
             return
@@ -123,16 +123,16 @@ class Collector:
     async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            body = await read_body(headers, receive, BATCH_BYTES_MAX, self._body_seconds_max)
+            body = await self._bodies.read(headers, receive, BATCH_BYTES_MAX)
             if body is None:
                 return
             raws = batch_from_json(body)
             sender = self._senders.read(scope, headers)
             if _is_debug(headers):
-                explained = [self._pipeline.explain(raw, sender, Door.BATCH) for raw in raws]
+                explained = [self._pipeline.explain(raw, sender, "batch") for raw in raws]
                 await _respond_json(send, explained)
                 return
-            outcome = await self._pipeline.accept(raws, sender, Door.BATCH)
+            outcome = await self._pipeline.accept(raws, sender, "batch")
         except MallardError as error:
             await self._refuse(send, error, headers)
             return
@@ -145,9 +145,9 @@ class Collector:
             raw: RawEvent = from_query(scope["query_string"])
             sender = self._senders.read(scope, headers)
             if debug:
-                await _respond_json(send, self._pipeline.explain(raw, sender, Door.PIXEL))
+                await _respond_json(send, self._pipeline.explain(raw, sender, "pixel"))
                 return
-            outcome = await self._pipeline.accept((raw,), sender, Door.PIXEL)
+            outcome = await self._pipeline.accept((raw,), sender, "pixel")
         except MallardError as error:
             if debug:
                 await self._refuse(send, error, headers)
