@@ -31,13 +31,11 @@ pytestmark = pytest.mark.skipif(
 
 def bare_environment(folder: Path) -> dict[str, str]:
     """This process's environment without its virtual environment, and a port that is free."""
-    here = str(Path(sys.executable).parent)
+    here = Path(sys.executable).parent
     folder.mkdir()
     # The DuckDB shell is the reader's own; ours comes from the development lock.
-    duckdb = shutil.which("duckdb")
-    assert duckdb is not None
-    (folder / "duckdb").symlink_to(duckdb)
-    path = [part for part in os.environ["PATH"].split(os.pathsep) if part != here]
+    (folder / "duckdb").symlink_to(here / "duckdb")
+    path = [part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != here]
     plain = {
         name: text
         for name, text in os.environ.items()
