@@ -16,13 +16,11 @@ import uvicorn
 
 from mallard import settings
 from mallard.cli import logs
+from mallard.cli.uvicorn_settings import UVICORN
 from mallard.config import Config, ServerConfig
 from mallard.errors import ConfigError
 from mallard.server import Server
 from mallard.web.app import create_app
-
-# Connections that wait to be accepted; the kernel lowers it to its own limit.
-BACKLOG = 2048
 
 _log = logging.getLogger(__name__)
 
@@ -57,16 +55,9 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(server),
-                loop="uvloop",
-                http="httptools",
-                ws="none",
                 lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # ingest reads them itself, from trusted proxies only
-                backlog=BACKLOG,
                 timeout_graceful_shutdown=server.config.server.shutdown_timeout_seconds,
+                **UVICORN,
             )
         )
         self._mallard = server
