@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,3 +170,27 @@ def test_no_test_sleeps() -> None:
         if sleeping.search(line)
     ]
     assert found == []
+
+
+def test_the_locks_hold_every_dependency_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for name, wanted in (
+        ("requirements.txt", project["dependencies"] + extras["build"]),
+        ("requirements-dev.txt", project["dependencies"] + extras["build"] + extras["dev"]),
+    ):
+        lock = (ROOT / name).read_text()
+        locked = dict(
+            re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE)
+        )
+        names = {re.split(r"[<>=;\[ ]", text)[0] for text in wanted}
+        assert names - set(locked) == set(), name
+        assert len(locked) == len(re.findall(r"^\S+==", lock, re.MULTILINE)), name
+
+
+def test_both_locks_hold_the_same_versions() -> None:
+    runtime, development = (
+        dict(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-dev.txt")
+    )
+    assert runtime.items() <= development.items()
