@@ -112,7 +112,7 @@ class Server:
             snapshot.watermark, snapshot.last_loaded_at, self.flusher.notice_commit
         )
         self._log_notes = _log_notes(report)
-        self.files.replace(self.data / SHELL_SCRIPT, shell_script(self.data).encode())
+        self._write_shell_script()
         self.flusher.start()
         self.schedule.start()
 
@@ -144,6 +144,12 @@ class Server:
             for part, reason in self.store.snapshot().quarantined
         ]
         return Health(checks, notes + self._log_notes)
+
+    def _write_shell_script(self) -> None:
+        # Only where it differs: a start on a full disk needs none of it, and recovers later.
+        path, script = self.data / SHELL_SCRIPT, shell_script(self.data).encode()
+        if path.name not in self.files.names(self.data) or self.files.read(path) != script:
+            self.files.replace(path, script)
 
     def _turn_salts(self) -> None:
         now = self.clock.now_us()
