@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import errno
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from mallard.errors import StorageError
+from mallard.files import Files
+from mallard.store.manifest import Manifest
+from mallard.store.part import Part
+
+
+def make_part(name: str, position_sum: int = 3, last_loaded_at: int = 9) -> Part:
+    return Part(
+        location=f"recent/{name}.parquet",
+        level=0,
+        date="2024-05-01",
+        site_id=None,
+        rows=2,
+        size_bytes=100,
+        first_position=1,
+        last_position=2,
+        position_sum=position_sum,
+        first_timestamp=5,
+        last_timestamp=6,
+        last_loaded_at=last_loaded_at,
+        schema_version=1,
+        digest="00",
+    )
+
+
+class FailingCommit(Files):
+    """Commits raise: before anything happened, or after it did."""
+
+    def __init__(self) -> None:
+        self.fail = ""
+
+    def commit(self, database: sqlite3.Connection) -> None:
+        if self.fail == "before":
+            raise OSError(errno.EIO, "Input/output error")
+        super().commit(database)
+        if self.fail == "after":
+            raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_a_version_is_parts_in_parts_out_and_the_watermark_and_survives_reopening(
+    tmp_path: Path,
+) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    old, new = make_part("old"), make_part("new", position_sum=2**70)
+    assert manifest.snapshot().parts == ()
+    assert manifest.snapshot().watermark == 0
+    manifest.commit(1, "flush", 2, added=[old])
+    manifest.commit(2, "compaction", 7, added=[new], removed=[old])
+    node = manifest.node()
+    manifest.close()
+    reopened = Manifest(tmp_path / "mallard.db", Files())
+    snapshot = reopened.snapshot()
+    assert (snapshot.version, snapshot.watermark, snapshot.parts) == (2, 7, (new,))
+    assert reopened.node() == node
+    assert 0 <= node <= 0xFFF
+    reopened.close()
+
+
+def test_a_quarantined_part_is_not_live_until_it_is_taken_back(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    good, bad = make_part("good"), make_part("bad", last_loaded_at=50)
+    manifest.commit(1, "flush", 2, added=[good, bad])
+    manifest.commit(2, "check", 2, quarantined=[(bad, "is missing")])
+    assert manifest.snapshot().parts == (good,)
+    assert manifest.snapshot().quarantined == ((bad, "is missing"),)
+    assert manifest.snapshot().last_loaded_at == 50  # it may come back, and time must not go back
+    manifest.commit(3, "check", 2, quarantined=[(bad, None)])
+    assert set(manifest.snapshot().parts) == {good, bad}
+    manifest.close()
+
+
+@pytest.mark.parametrize(("when", "watermark"), [("before", 0), ("after", 2)])
+def test_a_commit_that_fails_raises_and_the_next_one_works(
+    when: str, watermark: int, tmp_path: Path
+) -> None:
+    files = FailingCommit()
+    manifest = Manifest(tmp_path / "mallard.db", files)
+    files.fail = when
+    with pytest.raises(StorageError, match="could not be written"):
+        manifest.commit(1, "flush", 2, added=[make_part("a")])
+    assert manifest.snapshot().watermark == watermark
+    files.fail = ""
+    manifest.commit(1, "flush", 3, added=[make_part("b")])
+    assert manifest.snapshot().watermark == 3
+    manifest.close()
+
+
+def test_the_same_part_twice_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    manifest.commit(1, "flush", 2, added=[make_part("a")])
+    with pytest.raises(StorageError):
+        manifest.commit(1, "flush", 9, added=[make_part("b"), make_part("a")])
+    assert manifest.snapshot().watermark == 2
+    assert manifest.snapshot().parts == (make_part("a"),)
+    manifest.close()
+
+
+def test_a_database_of_a_newer_format_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.db"
+    Manifest(path, Files()).close()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE manifest_format SET version = 2")
+    database.close()
+    with pytest.raises(StorageError, match="newer Mallard"):
+        Manifest(path, Files())
+    path.write_bytes(b"this is no database" * 1_000)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Manifest(path, Files())
+
+
+def test_a_reader_sees_commits_as_they_come_and_can_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.db"
+    manifest = Manifest(path, Files())
+    reader = Manifest(path, Files(), read_only=True)
+    manifest.commit(1, "flush", 2, added=[make_part("a")])
+    assert reader.snapshot().watermark == 2
+    with pytest.raises(StorageError):
+        reader.commit(1, "flush", 3)
+    manifest.close()
+    assert reader.snapshot().watermark == 2
+    reader.close()
+    closed = Manifest(path, Files(), read_only=True)  # nobody has it open
+    assert closed.snapshot().watermark == 2
+    closed.close()
+
+
+def test_a_snapshot_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    with sqlite3.connect(tmp_path / "mallard.db") as database:
+        database.execute("DROP TABLE manifest_part")
+    database.close()
+    with pytest.raises(StorageError, match="cannot be read"):
+        manifest.snapshot()
+    manifest.close()
+
+
+def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    manifest.commit(1, "flush", 2)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    manifest.close()
