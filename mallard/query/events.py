@@ -99,13 +99,14 @@ def read_newest(store: Store) -> int:
     newest = max(snapshot.parts, key=lambda part: part.last_position)
     with duckdb.connect() as connection:
         try:
+            # A sum is read from the rows; a count or a maximum could come from the file's footer.
             row = connection.execute(
-                "SELECT count(*), max(position) FROM read_parquet($1)", [store.source(newest)]
+                "SELECT count(*), sum(position) FROM read_parquet($1)", [store.source(newest)]
             ).fetchone()
         except duckdb.Error as error:
             raise CorruptData(f"{newest.location} cannot be read ({error}).") from error
     assert row is not None
-    if row != (newest.rows, newest.last_position):
+    if row != (newest.rows, newest.position_sum):
         raise CorruptData(f"{newest.location} is not what the manifest says of it.")
     return newest.rows
 

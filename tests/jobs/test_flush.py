@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mallard.errors import StorageError
+from mallard.jobs import flush as flush_module
+from mallard.query.events import open_folder
+from tests.factories import make_event
+from tests.rooms import Rooms, names_in
+from tests.waiting import until
+
+Build = Callable[..., Rooms]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    made: list[Rooms] = []
+
+    def make(**settings: Any) -> Rooms:
+        made.append(Rooms(tmp_path / "data", **settings))
+        return made[-1]
+
+    yield make
+    for rooms in made:
+        rooms.close()
+
+
+def stored(rooms: Rooms) -> Counter[str]:
+    with open_folder(rooms.data) as connection:
+        return names_in(connection.execute("SELECT event_name FROM events").fetchall())
+
+
+def named(*names: str) -> list[Any]:
+    return [make_event(event_name=name) for name in names]
+
+
+def test_a_flush_moves_what_is_buffered_to_parts_and_trims_the_log(build: Build) -> None:
+    rooms = build()
+    rooms.append(*named("a", "b"))
+    rooms.append(*named("c"))
+    assert rooms.flusher.flush() == 3
+    assert rooms.buffer.tail() == ()
+    assert rooms.store.snapshot().watermark == 3
+    until(lambda: rooms.files.names(rooms.data / "wal") == [], "the log is trimmed")
+    assert stored(rooms) == {"a": 1, "b": 1, "c": 1}
+    assert rooms.flusher.flush() == 0
+    assert len(rooms.store.snapshot().parts) == 1
+
+
+def test_a_flush_is_cut_into_slices_and_never_within_a_frame(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flush_module, "SLICE_EVENTS", 5)
+    rooms = build()
+    for count in (2, 2, 2, 7, 5, 1):
+        rooms.append(*[make_event()] * count)
+    assert rooms.flusher.flush() == 19
+    assert [part.rows for part in rooms.store.snapshot().parts] == [4, 2, 7, 5, 1]
+
+
+def test_enough_events_wake_the_flusher(build: Build) -> None:
+    rooms = build(flush_events=3)
+    rooms.flusher.start()
+    rooms.append(*named("a", "b"))
+    rooms.append(*named("c"))
+    until(lambda: rooms.store.snapshot().watermark == 3, "a flush by number")
+    rooms.close(flush=True)
+
+
+def test_few_events_are_flushed_when_they_have_waited(build: Build) -> None:
+    rooms = build(flush_interval_seconds=0.01)
+    rooms.flusher.start()
+    rooms.append(*named("a"))
+    until(lambda: rooms.store.snapshot().watermark == 1, "a flush by age")
+    rooms.close(flush=True)
+
+
+def test_stopping_flushes_what_is_left_and_leaves_an_empty_log(build: Build) -> None:
+    rooms = build()
+    rooms.flusher.start()
+    rooms.append(*named("a", "b"))
+    rooms.close(flush=True)
+    again = build()
+    assert again.store.snapshot().watermark == 2
+    assert again.files.names(again.data / "wal") == []
+    assert stored(again) == {"a": 1, "b": 1}
+
+
+def test_events_that_cannot_be_flushed_stay_in_the_log_and_the_failure_shows_until_it_is_over(
+    build: Build,
+) -> None:
+    rooms = build(flush_interval_seconds=0.01)
+    rooms.flusher.start()
+    rooms.files.fail = "before"
+    rooms.append(*named("a"))
+    until(lambda: rooms.flusher.failure, "the failure shows")
+    assert rooms.telemetry.failures["flush"] >= 1
+    rooms.append(*named("b"))
+    assert stored(rooms) == {"a": 1, "b": 1}
+    rooms.files.fail = ""
+    until(lambda: rooms.store.snapshot().watermark == 2, "the flush works again")
+    until(lambda: rooms.flusher.failure is None, "the failure is cleared")
+    assert stored(rooms) == {"a": 1, "b": 1}
+    rooms.close(flush=True)
+
+
+def test_the_flusher_outlives_a_fault_of_ours_and_says_so(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rooms = build(flush_interval_seconds=0.01)
+
+    def fault(frames: object) -> pa.Table:
+        raise pa.ArrowInvalid("a value that no part can hold")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(flush_module, "to_table", fault)
+        rooms.flusher.start()
+        rooms.append(*named("a"))
+        until(lambda: rooms.flusher.failure, "the failure shows")
+        assert "no part can hold" in caplog.text
+    until(lambda: rooms.store.snapshot().watermark == 1, "the next flush works")
+    rooms.close(flush=True)
+
+
+@pytest.mark.parametrize("fail", ["before", "after"])
+def test_a_store_that_fails_between_slices_loses_and_doubles_nothing(
+    fail: str, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flush_module, "SLICE_EVENTS", 2)
+    rooms = build()
+    for name in "abcdef":
+        rooms.append(*named(name))
+    publish = rooms.store.publish
+    calls = 0
+
+    def second_fails(events: pa.Table, watermark: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and fail == "before":
+            raise StorageError("the disk is full")
+        publish(events, watermark)
+        if calls == 2:
+            raise StorageError("the disk failed")
+
+    monkeypatch.setattr(rooms.store, "publish", second_fails)
+    with pytest.raises(StorageError):
+        rooms.flusher.flush()
+    assert stored(rooms) == dict.fromkeys("abcdef", 1)
+    rooms.append(*named("g"))
+    rooms.flusher.flush()
+    assert stored(rooms) == dict.fromkeys("abcdefg", 1)
+    assert rooms.buffer.tail() == ()
+    assert sum(part.rows for part in rooms.store.snapshot().parts) == 7
+    rooms.close()
+    assert stored(build()) == dict.fromkeys("abcdefg", 1)
+
+
+def test_what_a_commit_that_seemed_to_fail_took_is_let_go_by_the_next_flush(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = build()
+    rooms.append(*named("a"))
+    publish = rooms.store.publish
+
+    def happens_and_raises(events: pa.Table, watermark: int) -> None:
+        publish(events, watermark)
+        raise StorageError("the disk failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rooms.store, "publish", happens_and_raises)
+        with pytest.raises(StorageError):
+            rooms.flusher.flush()
+    assert rooms.flusher.flush() == 0
+    assert rooms.buffer.ring.events == 0
+    assert stored(rooms) == {"a": 1}
+
+
+def test_appends_while_flushing_are_each_stored_once(build: Build) -> None:
+    rooms = build(flush_events=1, segment_bytes=2_000)
+    rooms.flusher.start()
+    seen: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            found = stored(rooms)
+            assert max(found.values(), default=1) == 1
+            seen.append(len(found))
+
+    async def send() -> None:
+        for start in range(0, 600, 20):
+            names = [str(number) for number in range(start, start + 20)]
+            await asyncio.gather(*(rooms.buffer.append(named(name)) for name in names))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    asyncio.run(send())
+    over.set()
+    watcher.join()
+    rooms.close(flush=True)
+    assert seen == sorted(seen)  # a reader never sees less than it saw before
+    again = build()
+    assert stored(again) == {str(number): 1 for number in range(600)}
+    assert again.store.snapshot().watermark == 600

@@ -1,0 +1,67 @@
+"""Buffer, store and flusher over one folder, wired as the server wires them, for tests to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mallard.buffer.buffer import Buffer, Receipt
+from mallard.clock import Clock
+from mallard.config import BufferConfig
+from mallard.event import Event
+from mallard.files import Files
+from mallard.jobs.flush import Flusher
+from mallard.store.local import LocalStore
+from mallard.telemetry import Telemetry
+
+
+class FailingCommits(Files):
+    """Real files, but commits of the manifest raise: before anything happened, or after it did."""
+
+    def __init__(self) -> None:
+        self.fail = ""
+
+    def commit(self, database: sqlite3.Connection) -> None:
+        if self.fail == "before":
+            raise OSError(errno.EIO, "Input/output error")
+        super().commit(database)
+        if self.fail == "after":
+            raise OSError(errno.EIO, "Input/output error")
+
+
+class Rooms:
+    """What moves events from the door to Parquet; the flusher's thread is started by the test."""
+
+    def __init__(self, data: Path, **settings: Any) -> None:
+        self.data = data
+        data.mkdir(exist_ok=True)
+        self.config = BufferConfig(
+            **{"free_bytes_min": 0, "flush_interval_seconds": 3_600.0, **settings}
+        )
+        self.files = FailingCommits()
+        self.telemetry, clock = Telemetry(), Clock()
+        self.store = LocalStore(data, self.files, clock)
+        self.buffer = Buffer(self.config, data, self.files, clock, self.telemetry, self.store.node)
+        self.flusher = Flusher(self.config, self.buffer, self.store, clock, self.telemetry)
+        snapshot = self.store.snapshot()
+        self.buffer.start(snapshot.watermark, snapshot.last_loaded_at, self.flusher.notice_commit)
+
+    def append(self, *events: Event) -> Receipt:
+        return asyncio.run(self.buffer.append(events))
+
+    def close(self, *, flush: bool = False) -> None:
+        """Stop; without a flush what is buffered stays in the log, as after kill -9."""
+        self.buffer.close()
+        if flush:
+            self.flusher.stop()
+        self.store.close()
+
+
+def names_in(rows: Sequence[tuple[Any, ...]]) -> Counter[str]:
+    """Count the names in the first column of a query's rows."""
+    return Counter(row[0] for row in rows)
