@@ -22,7 +22,8 @@ from mallard.store.store import Store
 SHELL_SCRIPT = "mallard.sql"  # in the data folder
 
 # A UUIDv7 of the milliseconds of `timestamp`, 12 bits of node, and the position in 62 bits.
-_EVENT_ID = "printf('%012x7%03x8%015x', epoch_ms(timestamp), node::BIGINT, position)::UUID"
+# Not epoch_ms(): it rounds, and the last moment of a day must not name the next one.
+_EVENT_ID = "printf('%012x7%03x8%015x', epoch_us(timestamp) // 1000, node::BIGINT, position)::UUID"
 # An instant that equals `timestamp` is not stored.
 _RESTORED = {"received_at": "coalesce(received_at, timestamp)"}
 _COLUMNS = ", ".join(
