@@ -61,7 +61,9 @@ BOT = "bot"
 
 _AUTOMATION_TAG = "browser-automation"
 _PREVIEW = re.compile(r"\s*(?:WhatsApp|Viber)\b")
-_DRIVEN = re.compile(r"headless|phantomjs|puppeteer|playwright|selenium|webdriver", re.I)
+_DRIVEN = re.compile(
+    r"headless|phantomjs|nightmare/|cypress/|puppeteer|playwright|selenium|webdriver", re.I
+)
 # For the many that no list knows yet. "Cubot" makes phones.
 _SAYS_SO = re.compile(
     r"(?<!cu)bots?\b|crawl(?:er|ing)|\bspider|scrap(?:er|y|ing)|link.?(?:check|chk)"

@@ -42,6 +42,8 @@ def test_who_crawls_previews_or_watches_is_a_bot(user_agent: str) -> None:
     "user_agent",
     [
         f"Mozilla/5.0 (X11; Linux x86_64) {KIT} HeadlessChrome/120.0.0.0 Safari/537.36",
+        f"Mozilla/5.0 (X11; Linux x86_64) {KIT} Cypress/13.6.0 Chrome/114.0 Electron/25.8",
+        f"Mozilla/5.0 (X11; Linux x86_64) {KIT} Nightmare/2.10.0 Chrome/56.0 Electron/1.8",
         "Mozilla/5.0 (Unknown; Linux x86_64) AppleWebKit/538.1 PhantomJS/2.1.1 Safari/538.1",
         f"Mozilla/5.0 (X11; Linux x86_64) {KIT} Chrome/120.0.0.0 Safari/537.36 Puppeteer",
     ],

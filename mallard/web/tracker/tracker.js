@@ -10,7 +10,9 @@
  *   history methods, `popstate` and `hashchange`, and cannot break a page's router; a look at the
  *   focus replaces four listeners and a clock, and does not count the hours a laptop slept.
  * - A page that nobody sees, because it is prerendered or in a tab not opened yet, has no samples,
- *   so nothing is sent for it and the stub keeps the calls until someone looks.
+ *   so nothing is sent for it and the stub keeps the calls until someone looks. (Chromium shows a
+ *   prerendered page a moment before it stops calling its requests prerendering, which the server
+ *   would drop: so both are asked.)
  * - The body takes the caller's options as they are: the server reads `url`, `props`, `revenue` and
  *   `interactive` beside `u`, `p`, `$` and `i`, and a shorter name wins over a longer one.
  * - `let` throughout: one keyword compresses better than two.
@@ -48,10 +50,10 @@
   let send = (name, options, _, refused) => {
     let body = {
       url: location.href,
-      r: document.referrer,
       w: screen.width,
-      h: "hash" in settings,
       d: settings.domain || location.hostname,
+      r: document.referrer,
+      h: "hash" in settings,
       ...options,
       n: name,
     };
@@ -70,8 +72,8 @@
     try {
       refused =
         (!("local" in settings) &&
-          // The empty name is a file's.
-          (/^(localhost$|127\.|\[|$)/.test(location.hostname) ||
+          // The empty name is a file's. An address in brackets is no site's name to the server.
+          (/^(localhost$|$|127\.)/.test(location.hostname) ||
             navigator.webdriver ||
             self.Cypress)) ||
         ("privacy" in settings && (navigator.globalPrivacyControl || navigator.doNotTrack > 0)) ||
@@ -121,7 +123,7 @@
       send("Outbound Link: Click", { props });
     if (
       "files" in settings &&
-      /\.(7z|avi|csv|dmg|docx?|exe|gz|key|midi?|mov|mp.g?|pdf|pkg|pp..?|rar|rtf|txt|wav|wm.|xlsx?|zip)$/i.test(
+      /\.(xlsx?|txt|pdf|dmg|csv|pp..?|rtf|docx?|wav|7z|mov|pkg|rar|exe|key|zip|gz|mp.g?|midi?|wm.|avi)$/i.test(
         link?.pathname,
       )
     )
@@ -140,7 +142,7 @@
   };
 
   let sample = () => {
-    if (document.hidden) return;
+    if (document.hidden || document.prerendering) return;
     if (!PAGEVIEWS) engaged += document.hasFocus();
     if (
       !("manual" in settings) &&
@@ -186,8 +188,8 @@
   addEventListener("pagehide", () => (seen = 0));
   if (!PAGEVIEWS) {
     addEventListener("visibilitychange", report);
-    addEventListener("click", act);
     addEventListener("auxclick", act);
     addEventListener("submit", act);
+    addEventListener("click", act);
   }
 }
