@@ -21,8 +21,14 @@ class Files:
     """The operating system's files. Each method is one step; a step raises OSError or happened."""
 
     def make_folder(self, path: Path) -> None:
-        """Create a folder and its parents for their owner only, if they are not there."""
+        """Create a folder for its owner only, and its parents, if they are not there.
+
+        Their names survive a power loss: what is synced inside them is worth nothing without.
+        """
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:
+            self.sync_folder(folder.parent)
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder, sorted; a missing folder has none."""

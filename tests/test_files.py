@@ -88,6 +88,19 @@ def test_a_folder_is_its_owners_alone_and_making_it_again_is_no_error(tmp_path: 
     assert mode(tmp_path / "data") == 0o700
 
 
+def test_the_names_of_new_folders_are_synced_and_those_of_old_ones_are_left(tmp_path: Path) -> None:
+    synced: list[Path] = []
+
+    class Noting(Files):
+        def sync_folder(self, folder: Path) -> None:
+            synced.append(folder)
+
+    Noting().make_folder(tmp_path / "data" / "wal")
+    assert synced == [tmp_path / "data", tmp_path]
+    Noting().make_folder(tmp_path / "data" / "wal")
+    assert len(synced) == 2
+
+
 def test_a_missing_folder_has_no_names_and_a_missing_file_is_removed_already(
     tmp_path: Path,
 ) -> None:
