@@ -24,8 +24,11 @@ EXAMPLE = (ROOT / "config.example.toml").read_text()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    return Server(Config(server=ServerConfig(data=tmp_path_factory.mktemp("data"))))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(Config(server=ServerConfig(data=tmp_path_factory.mktemp("data"))))
+    yield server
+    server.start()  # what was started can be stopped
+    server.stop()
 
 
 def test_every_setting_stands_below_a_sentence_about_it() -> None:
