@@ -1,0 +1,80 @@
+"""Yes or no, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mallard.clock import Clock
+from mallard.config import IngestConfig, PrivacyConfig
+from mallard.errors import Forbidden
+from mallard.ingest.admission import ACCEPTED, Admission, Reason
+from mallard.ingest.bots import Bots
+from mallard.ingest.rate_limit import RateLimit
+from mallard.ingest.referrer import Referrers
+from tests.factories import make_raw, make_sender
+
+BOTS = Bots()
+
+
+def admission(privacy_signals: str = "anonymous", **ingest: Any) -> Admission:
+    config = IngestConfig(**ingest)
+    privacy = PrivacyConfig(privacy_signals=privacy_signals)
+    return Admission(config, privacy, BOTS, Referrers(), RateLimit(config, Clock()))
+
+
+def test_a_person_is_accepted() -> None:
+    assert admission().judge(make_raw(), make_sender()) is ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("sender", "reason"),
+    [
+        ({"user_agent": "Googlebot/2.1"}, Reason.BOT),
+        ({"user_agent": "Mozilla/5.0 HeadlessChrome/124.0"}, Reason.AUTOMATION),
+        ({"prefetch": True}, Reason.PREFETCH),
+        ({"prefetch": True, "user_agent": "Googlebot/2.1"}, Reason.PREFETCH),
+        ({"privacy_signal": True}, Reason.ACCEPTED),
+        ({"user_agent": ""}, Reason.ACCEPTED),
+        ({"user_agent": "curl/8.5.0"}, Reason.ACCEPTED),
+    ],
+)
+def test_a_sender_has_its_reason(sender: dict[str, Any], reason: Reason) -> None:
+    verdict = admission().judge(make_raw(), make_sender(**sender))
+    assert verdict.reason is reason
+    assert verdict.detail.endswith(".")
+
+
+def test_every_reason_of_the_bots_list_has_its_verdict() -> None:
+    assert {"bot", "automation"} <= {reason.value for reason in Reason}
+
+
+def test_bots_pass_when_they_are_not_filtered() -> None:
+    bot = make_sender(user_agent="Googlebot/2.1")
+    assert admission(filter_bots=False).judge(make_raw(), bot) is ACCEPTED
+
+
+def test_a_privacy_signal_drops_only_if_the_setting_says_so() -> None:
+    sender = make_sender(privacy_signal=True)
+    assert admission("drop").judge(make_raw(), sender).reason is Reason.PRIVACY_SIGNAL
+    assert admission("ignore").judge(make_raw(), sender) is ACCEPTED
+
+
+def test_an_origin_without_site_ids_is_anything() -> None:
+    admission().check_sender(make_sender(origin="null"), ["anything"])
+
+
+@pytest.mark.parametrize("origin", ["https://EXAMPLE.com", "https://www.example.com:444", None])
+def test_a_known_origin_passes(origin: str | None) -> None:
+    sites = admission(site_ids=("Example.com", "www.other.org"))
+    sites.check_sender(make_sender(origin=origin), ["Example.com", "other.org"])
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "", "https://", "://example.com", "https://example.com:x", "https://a.b"]
+)
+def test_another_origin_is_forbidden(origin: str) -> None:
+    with pytest.raises(Forbidden) as caught:
+        admission(site_ids=("example.com",)).check_sender(make_sender(origin=origin), [])
+    assert caught.value.field == "Origin"
