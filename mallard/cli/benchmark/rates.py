@@ -1,0 +1,172 @@
+"""How many events a second, and how soon each is acknowledged: the rows with a load client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from mallard.cli.benchmark.load import Plan, Result
+from mallard.cli.benchmark.processes import Cores, Process, Reader, empty, mallard, run_load
+from mallard.cli.benchmark.rows import Pairs, Row, Target
+from mallard.cli.benchmark.traffic import BATCH_EVENTS, batch_requests
+
+CONNECTIONS = 64
+BATCH_CONNECTIONS = 4  # 4,000 events under way are plenty; more would only fill the ring
+IDLE_RATE = 50.0  # requests a second
+PRELOADED_BATCHES = 20
+MIB = 1024 * 1024
+_FLUSHES = re.compile(rb"^mallard_flush_seconds_count (\S+)$", re.MULTILINE)
+# Every event is flushed within the time that is measured, or right behind it.
+_FLUSH_SOON = {"buffer.flush_interval_seconds": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how long. seconds: of one measurement; rounds: how often each is repeated."""
+
+    folder: Path
+    cores: Cores
+    seconds: float
+    rounds: int
+
+    def load(self, port: int, kind: str = "single") -> Result:
+        """Return the top rate of a server on its core, from a client on its own."""
+        connections = BATCH_CONNECTIONS if kind == "batch" else CONNECTIONS
+        plan = Plan(port, kind, connections, self.seconds, min(0.5, self.seconds / 2))
+        return run_load(plan, self.cores.client)
+
+
+def rates(setting: Setting) -> tuple[list[Row], float]:
+    """Return the rows of top rates and of memory, and the single rate with fsync."""
+    folder, core = setting.folder, setting.cores.server
+    with ExitStack() as stack:
+        servers = {
+            kind: stack.enter_context(empty(kind, folder, core)) for kind in ("starlette", "bare")
+        }
+        for level in ("fsync", "os", "memory"):
+            settings = {"buffer.durability": level, **_FLUSH_SOON}
+            server = mallard(folder / level, core, settings)
+            servers[level] = stack.enter_context(server)
+        servers["batch"] = stack.enter_context(mallard(folder / "batch", core, _FLUSH_SOON))
+        idle = servers["fsync"].peak_bytes()
+        results: dict[str, list[Result]] = {kind: [] for kind in servers}
+        for round_number in range(setting.rounds):
+            # There and back: a machine that slows down steadily slows both of a pair.
+            for kind in list(servers)[:: 1 if round_number % 2 else -1]:
+                result = setting.load(servers[kind].port, "batch" if kind == "batch" else "single")
+                results[kind].append(result)
+                if kind not in {"starlette", "bare"}:
+                    servers[kind].drain()
+        peaks = servers["fsync"].peak_bytes(), servers["batch"].peak_bytes()
+    rows = [*_rate_rows(results), *_memory_rows(idle, *peaks)]
+    return rows, median(result.rate for result in results["fsync"])
+
+
+def _rate_rows(results: dict[str, list[Result]]) -> Iterator[Row]:
+    rate = {kind: [result.rate for result in some] for kind, some in results.items()}
+    events = [batches * BATCH_EVENTS for batches in rate["batch"]]
+    single, busy = results["fsync"], median(result.busy for result in results["starlette"])
+    pairs = Pairs(rate["fsync"], rate["starlette"])
+    yield Row(
+        f"single POST, fsync and enrichment, {CONNECTIONS} connections, "
+        "against an empty Starlette endpoint",
+        f"{_rate(rate['fsync'])} : {_rate(rate['starlette'])} ({pairs.spread}); p50 "
+        f"{_ms(median(r.p50_us for r in single))}, p99 {_ms(median(r.p99_us for r in single))}; "
+        f"client busy {busy:.0%} at most{_refused(single)}",
+        pairs.ratio,
+        Target(0.6, " x", at_least=True),
+    )
+    pairs = Pairs(rate["fsync"], rate["bare"])
+    yield Row(
+        "the same against a bare ASGI function",
+        f"{_rate(rate['fsync'])} : {_rate(rate['bare'])} ({pairs.spread})",
+        pairs.ratio,
+        None,
+        " x",
+    )
+    pairs = Pairs(events, rate["fsync"])
+    yield Row(
+        f"batches of {BATCH_EVENTS:,}, {BATCH_CONNECTIONS} connections, against single, in events",
+        f"{_rate(events)} : {_rate(rate['fsync'])} ({pairs.spread}){_refused(results['batch'])}",
+        pairs.ratio,
+        Target(10, " x", at_least=True),
+    )
+    for level, target in (("memory", Target(0.7, " x", at_least=True)), ("os", None)):
+        pairs = Pairs(rate["fsync"], rate[level])
+        yield Row(
+            f'durability "fsync" against "{level}", {CONNECTIONS} connections',
+            f"{_rate(rate['fsync'])} : {_rate(rate[level])} ({pairs.spread})"
+            f"{_refused(results[level])}",
+            pairs.ratio,
+            target,
+            " x",
+        )
+
+
+def _memory_rows(idle: int, single: int, batch: int) -> Iterator[Row]:
+    yield Row("peak memory, idle after the start", "", idle / MIB, Target(150, " MiB"))
+    yield Row("peak memory after the single POSTs", "", single / MIB, None, " MiB")
+    yield Row("peak memory after the batches", "", batch / MIB, None, " MiB")
+
+
+def acknowledgement(setting: Setting, top_rate: float) -> Row:
+    """Return the row of the 99th percentile at half of the top rate, among flushes and queries.
+
+    Server, client and queries share all cores here: the queries would have one to themselves
+    otherwise, or the server none.
+    """
+    data, cores = setting.folder / "busy", setting.cores
+    settings = {"buffer.flush_events": "1000", **_FLUSH_SOON}
+    idle: list[Result] = []
+    busy: list[Result] = []
+    asked = 0
+    warm = min(0.5, setting.seconds / 2)
+    with mallard(data, cores.all, settings) as server:
+        requests = batch_requests(server.port)
+        for number in range(PRELOADED_BATCHES):
+            server.send(requests[number % len(requests)])
+        for _ in range(min(setting.rounds, 3)):
+            server.drain()
+            plan = Plan(server.port, "single", 1, setting.seconds, warm, IDLE_RATE)
+            idle.append(run_load(plan, cores.all))
+            with Reader(data, cores.all) as reader:
+                plan = Plan(
+                    server.port, "single", CONNECTIONS, 2 * setting.seconds, warm, top_rate / 2
+                )
+                busy.append(run_load(plan, cores.all))
+            asked += reader.asked
+        flushes = _flushes(server)
+    pairs = Pairs([result.p99_us for result in busy], [result.p50_us for result in idle])
+    return Row(
+        "p99 acknowledgement at half of the top rate, flushing and querying (no compaction yet), "
+        "against idle p50",
+        f"{_ms(median(pairs.first))} : {_ms(median(pairs.second))} ({pairs.spread}); "
+        f"{median(result.rate for result in busy):,.0f}/s, {flushes} flushes, {asked} queries"
+        f"{_refused(busy)}",
+        pairs.ratio,
+        Target(10, " x"),
+    )
+
+
+def _flushes(server: Process) -> int:
+    _, text = server.get("/metrics")
+    found = _FLUSHES.search(text)
+    return int(float(found[1])) if found else 0
+
+
+def _rate(values: list[float]) -> str:
+    return f"{median(values):,.0f}/s"
+
+
+def _ms(microseconds: float) -> str:
+    return f"{microseconds / 1000:.2f} ms"
+
+
+def _refused(results: list[Result]) -> str:
+    refused = sum(result.refused for result in results)
+    answered = refused + sum(result.statuses.get("202", 0) for result in results)
+    return f"; {refused:,} of {answered:,} refused" if refused else ""
