@@ -6,6 +6,7 @@ Prometheus text is made when somebody asks for it.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -96,7 +97,9 @@ class Telemetry(Collector):
             buckets, total = latency.buckets()
             yield HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
         for name, (help_text, read) in self._gauges.items():
-            yield GaugeMetricFamily(name, help_text, value=read())
+            # A disk that fails must not take the other numbers along; this one is left out.
+            with contextlib.suppress(OSError):
+                yield GaugeMetricFamily(name, help_text, value=read())
 
     def text(self) -> bytes:
         """Return all of it in the Prometheus text format 0.0.4."""

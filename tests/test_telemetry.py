@@ -53,3 +53,16 @@ def test_strangers_who_invent_sites_share_one_label_once_there_are_many() -> Non
     assert telemetry.dropped[OTHER_SITES, "bot"] == 50
     assert telemetry.dropped["0.example", "bot"] == 2
     assert sum(telemetry.dropped.values()) == SITES_MAX + 51  # nothing is lost from the sum
+
+
+def test_a_number_that_cannot_be_read_is_left_out_and_the_others_stay() -> None:
+    telemetry = Telemetry()
+
+    def fail() -> float:
+        raise OSError(5, "Input/output error")
+
+    telemetry.gauge("mallard_disk_free_bytes", "Free.", fail)
+    telemetry.gauge("mallard_parts", "Parts.", lambda: 3)
+    found = samples(telemetry)
+    assert found["mallard_parts", ()] == 3
+    assert ("mallard_disk_free_bytes", ()) not in found
