@@ -18,9 +18,10 @@ from mallard import settings
 from mallard.cli import logs
 from mallard.cli.uvicorn_settings import UVICORN
 from mallard.config import Config, ServerConfig
-from mallard.errors import ConfigError
+from mallard.errors import ConfigError, StorageError
 from mallard.server import Server
 from mallard.web.app import create_app
+from mallard.web.connection import Connection
 
 _log = logging.getLogger(__name__)
 
@@ -40,31 +41,50 @@ def serve(path: Path | None, flags: Mapping[str, str | None]) -> None:
     listener = _listen(config.server)
     try:
         try:
-            process = _Uvicorn(Server(config), listener)
+            _Uvicorn(_Started(config), listener).run(sockets=[listener])
         except ConfigError as error:
             raise loaded.located(error) from error
-        process.run(sockets=[listener])
+        except OSError as error:
+            raise StorageError(
+                f"{config.server.data} cannot be used: {error.strerror}: {error.filename}."
+            ) from error
     finally:
         listener.close()
+
+
+class _Started(Server):
+    """Keeps what went wrong in the start, of which the lifespan's end tells the text alone."""
+
+    failure: Exception | None = None
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 class _Uvicorn(uvicorn.Server):
     """Says where the server is once it answers there, and stops what it started."""
 
-    def __init__(self, server: Server, listener: socket.socket) -> None:
+    def __init__(self, server: _Started, listener: socket.socket) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(server),
                 lifespan="on",
                 timeout_graceful_shutdown=server.config.server.shutdown_timeout_seconds,
-                **UVICORN,
+                **{**UVICORN, "http": Connection},
             )
         )
         self._mallard = server
         self._listener = listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say that the lifespan failed
+            raise self._mallard.failure or StorageError("The server did not start.") from None
         print(banner(self._mallard.config, self._listener.getsockname()[1]), flush=True)
         _log.info("started, process %d", os.getpid())
 
