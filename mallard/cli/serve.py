@@ -81,10 +81,14 @@ class _Uvicorn(uvicorn.Server):
         self._listener = listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        told = logging.getLogger("uvicorn.error")
+        told.disabled = True  # what fails here is raised, and said once, by `main`
         try:
             await super().startup(sockets)
         except SystemExit:  # uvicorn's way to say that the lifespan failed
             raise self._mallard.failure or StorageError("The server did not start.") from None
+        finally:
+            told.disabled = False
         print(banner(self._mallard.config, self._listener.getsockname()[1]), flush=True)
         _log.info("started, process %d", os.getpid())
 

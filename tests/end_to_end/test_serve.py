@@ -78,6 +78,24 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("name", ["", "wal", "mallard.sql", "mallard.db"])
+def test_what_stands_in_the_way_in_the_folder_is_named_without_a_traceback(
+    tmp_path: Path, name: str
+) -> None:
+    data = tmp_path / "data"
+    if name:
+        data.mkdir()
+    if name == "mallard.sql":
+        (data / name).mkdir()
+    else:
+        (data / name).write_bytes(b"x" * 4096)
+    done = run("serve", "--data", str(data), "--port", "0")
+    assert done.returncode == 3
+    assert done.stderr.startswith("mallard: ")
+    assert str(data / name) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_bad_setting_stops_the_start_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mallard.toml"
     path.write_text("[server]\nport = 0\ndate = 'data'\n")
