@@ -27,7 +27,9 @@ class Ledger:
     and the connection ended first. statuses: how many answers had which one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pixels: bool = True) -> None:
+        # Whether images are sent too, whose answers acknowledge nothing.
+        self.doors = ("post",) * 6 + ("batch",) + ("pixel",) * pixels
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
         self.unanswered: set[str] = set()
@@ -118,13 +120,12 @@ async def send_one(connection: Connection, ledger: Ledger, door: str, site: str)
 async def client(port: int, ledger: Ledger, go_on: Callable[[], bool], seed: int) -> None:
     """Send events over one connection after another until nobody listens, or `go_on` says no."""
     choice = random.Random(seed).choice
-    doors = ["post"] * 6 + ["batch", "pixel"]
     while go_on():
         try:
             async with await Connection.open(port) as connection:
                 while go_on():
                     site = f"site-{choice(range(20))}.example"
-                    await send_one(connection, ledger, choice(doors), site)
+                    await send_one(connection, ledger, choice(ledger.doors), site)
         except ConnectionRefusedError:
             return
         except (OSError, EOFError):

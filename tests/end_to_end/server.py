@@ -94,6 +94,13 @@ class RunningServer:
         """Ask the process to end, and return its exit code."""
         return self._end(signal.SIGTERM)
 
+    def wait(self) -> int:
+        """Wait for a process that ends, and return its exit code."""
+        assert self._process is not None, "the server is not running"
+        code = self._process.wait(timeout=60)
+        self._process = None
+        return code
+
     def shell(self, sql: str) -> list[list[str]]:
         """Return the rows `mallard shell` gives, as text, while the server runs or not."""
         done = run("shell", "--data", str(self.data), "--format", "csv", "-c", sql)
@@ -103,9 +110,7 @@ class RunningServer:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None, "the server is not running"
         self._process.send_signal(number)
-        code = self._process.wait(timeout=60)
-        self._process = None
-        return code
+        return self.wait()
 
     def _says_where(self, before: int) -> re.Match[str] | None:
         self._must_run()

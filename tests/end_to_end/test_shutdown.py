@@ -1,0 +1,75 @@
+"""Asked to stop under load, the server answers what it took and leaves everything in Parquet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.end_to_end.load import Ledger, start_clients
+from tests.end_to_end.server import RunningServer, run
+
+# Only what shutting down flushes is in Parquet at its end.
+SETTINGS = {"buffer.flush_events": "100000", "buffer.flush_interval_seconds": "3600"}
+
+
+def names_in_parquet(data: Path) -> list[str]:
+    """Return the names of all events in the files, by no help of Mallard's."""
+    tables = [pq.read_table(path, columns=["event_name"]) for path in data.glob("recent/*.parquet")]
+    return [name for table in tables for name in table["event_name"].to_pylist()]
+
+
+def assert_clean(server: RunningServer, ledger: Ledger) -> None:
+    """Assert that a stopped server's folder holds each event once, all of them in Parquet."""
+    stored = ledger.check(server.data)
+    names = names_in_parquet(server.data)
+    assert len(names) == len(set(names)) == stored
+    assert list((server.data / "wal").iterdir()) == []
+    verified = run("verify", "--data", str(server.data))
+    assert verified.returncode == 0, verified.stdout
+    assert f"{stored:,} events in 1 parts" in verified.stdout
+    assert "Traceback" not in server.logs
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_stored_at_the_end_is_what_was_answered(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    ledger = Ledger(pixels=False)
+    with RunningServer(tmp_path, SETTINGS) as server:
+        clients = start_clients(server.port, ledger)
+        await ledger.more(random.Random(number).randrange(300, 600))
+        os.kill(server.pid, number)
+        await clients
+        assert server.wait() == 0
+    assert set(ledger.statuses) <= {202, 503}
+    # Not one more: who was not answered was not accepted either, and may send it again.
+    assert set(names_in_parquet(server.data)) == ledger.acknowledged
+    assert_clean(server, ledger)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_costs_nothing_that_was_answered(
+    tmp_path: Path, first: signal.Signals, second: signal.Signals
+) -> None:
+    ledger = Ledger()
+    with RunningServer(tmp_path, SETTINGS) as server:
+        clients = start_clients(server.port, ledger)
+        await ledger.more(200)
+        os.kill(server.pid, first)
+        for _ in range(random.Random(first * second).randrange(200)):
+            await asyncio.sleep(0)
+        os.kill(server.pid, second)
+        await clients
+        code = server.wait()
+        ledger.check(server.data)  # in Parquet or, where the second cut it short, in the log
+        server.restart()
+        assert server.terminate() == 0
+    assert code == 0
+    assert_clean(server, ledger)
