@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +28,7 @@ class Received:
     body: dict[str, Any]
 
 
-class Origin:
+class Origin(ABC):
     """An HTTP server of the test, on a free port, in threads of its own.
 
     url: with a name that the test's browser finds here, and that is not localhost.
@@ -66,9 +67,9 @@ class Origin:
         self._thread.join()
         self._server.server_close()
 
+    @abstractmethod
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request; in any thread."""
-        raise NotImplementedError
 
 
 class Collector(Origin):
