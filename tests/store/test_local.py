@@ -196,6 +196,20 @@ def test_files_of_a_failed_commit_stay_until_another_one_succeeds(tmp_path: Path
     store.close()
 
 
+def test_not_even_a_second_failure_removes_what_a_failed_commit_names(tmp_path: Path) -> None:
+    files = Failing()
+    store = open_store(tmp_path, files)
+    for fail in ("before", "rename"):
+        files.fail = fail
+        with pytest.raises(StorageError):
+            store.publish(rows(1, days=2), 4)
+        assert len(parquet(tmp_path)) == 2
+    files.fail = ""
+    store.publish(rows(1, days=2), 4)
+    assert stored(store) == [1, 2, 3, 4]
+    store.close()
+
+
 def test_what_the_disk_does_not_let_go_of_goes_with_a_later_publish(tmp_path: Path) -> None:
     files = Failing()
     store = open_store(tmp_path, files)
