@@ -1,6 +1,6 @@
 """Reads who sent a request from its headers.
 
-Invariant: nothing here keeps a sender; what is remembered are the languages that were asked for.
+Invariant: nothing here keeps a sender; what is remembered are languages and brands of browsers.
 """
 
 from __future__ import annotations
@@ -54,16 +54,18 @@ def language(accepted: bytes) -> str | None:
 
 
 def _client_hints(headers: dict[bytes, bytes]) -> ClientHints:
-    def text(name: bytes) -> str | None:
-        value = headers.get(name)
-        return None if value is None else value[:HINT_LENGTH_MAX].decode("latin-1")
-
-    return ClientHints(
-        brands=text(b"sec-ch-ua"),
-        mobile=text(b"sec-ch-ua-mobile"),
-        platform=text(b"sec-ch-ua-platform"),
-        platform_version=text(b"sec-ch-ua-platform-version"),
+    get = headers.get
+    return _hints(
+        get(b"sec-ch-ua", b"")[:HINT_LENGTH_MAX],
+        get(b"sec-ch-ua-mobile", b"")[:HINT_LENGTH_MAX],
+        get(b"sec-ch-ua-platform", b"")[:HINT_LENGTH_MAX],
+        get(b"sec-ch-ua-platform-version", b"")[:HINT_LENGTH_MAX],
     )
+
+
+@lru_cache(maxsize=1024)  # at most 1 MB; browsers have few and tell everybody the same
+def _hints(*values: bytes) -> ClientHints:
+    return ClientHints(*(value.decode("latin-1") if value else None for value in values))
 
 
 def _is_prefetch(headers: dict[bytes, bytes]) -> bool:

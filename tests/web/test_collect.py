@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from mallard.config import Config, IngestConfig, PrivacyConfig, ProxyConfig, TrackerConfig
 from mallard.errors import Overloaded
 from mallard.event import Event
-from mallard.web.collect import PIXEL
+from mallard.ingest.address import AddressReader
+from mallard.web.body import BodyReader
+from mallard.web.collect import PIXEL, Collector
 from tests.web.running import BROWSER, Running, running
 
 EVENT = {"d": "example.com", "n": "signup", "u": "https://example.com/a"}
@@ -390,3 +394,27 @@ async def test_a_batch_stores_what_is_admitted_and_tells_of_the_rest(tmp_path: P
         answer = await mallard.client.post("/api/event/batch", content=json.dumps(events))
         assert answer.headers["x-mallard-dropped"] == "spam_referrer"
         assert len(mallard.stored()) == 1
+
+
+# --- time ---
+
+
+async def test_a_body_that_does_not_arrive_is_408(mallard: Running) -> None:
+    server = mallard.server
+    addresses = AddressReader(server.config.proxy)
+    hasty = Collector(server.pipeline, addresses, server.telemetry, BodyReader(seconds_max=0.02))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing ever comes")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/event", "headers": []}
+    await asyncio.wait_for(hasty.event(scope, receive, send), 5)
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert (b"access-control-allow-origin", b"*") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["error"] == "request_timeout"
