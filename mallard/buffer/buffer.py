@@ -296,6 +296,8 @@ class Buffer:
         if not self._failure:
             _log.error("the log takes no events: %s", _reason(error))
         self._failure = _reason(error)
+        with contextlib.suppress(OSError):  # the next append, or probe, does it otherwise
+            self._wal.disown(self._next_position)
 
     def _probe(self) -> None:
         """See whether a failed log works again: nobody may ask while readiness is red."""

@@ -106,6 +106,7 @@ class Wal:
         self._segments: list[tuple[int, str]] = []
         self._descriptor: int | None = None
         self._size = 0
+        self._stray = False  # a failed append may have left frames that no segment ends yet
 
     def recover(self, after: int) -> tuple[list[Frame], LogReport]:
         """Return the frames past the watermark, and what was wrong with the log."""
@@ -129,8 +130,8 @@ class Wal:
     def append(self, data: bytes, first_position: int, *, sync: bool) -> None:
         """Write encoded frames; with sync, return once they survive a power loss.
 
-        Raises OSError, after which nothing of data counts: the next append begins a segment
-        at the position it is given, which disowns whatever the failed one left behind. A failed
+        Raises OSError, after which nothing of data counts: `disown`, or else the next append,
+        begins a segment at the same position, and what the failed one left is not read. A failed
         sync is never tried again on the same file, because the kernel may have dropped the
         pages and would call the second try a success.
         """
@@ -143,8 +144,18 @@ class Wal:
                 self._files.sync(descriptor)
         except BaseException:  # whatever it was, what is in the file now must be disowned
             self._abandon()
+            self._stray = True
             raise
         self._size += len(data)
+
+    def disown(self, next_position: int) -> None:
+        """Have what a failed append may have left in a file never be read; else do nothing.
+
+        next_position: the one the next append begins with. Raises OSError while the disk fails;
+        until it works again, a restart could take such events for acknowledged ones.
+        """
+        if self._stray:
+            self._begin(next_position)
 
     def trim(self, watermark: int, next_position: int) -> None:
         """Remove the segments whose every event is in parts; next_position is the next to be given.
@@ -178,6 +189,7 @@ class Wal:
         self._descriptor = descriptor
         self._size = 0
         self._files.sync_folder(self._folder)
+        self._stray = False
         if not self._segments or self._segments[-1][0] != first_position:
             self._segments.append((first_position, name))
         return descriptor

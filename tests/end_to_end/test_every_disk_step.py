@@ -38,6 +38,7 @@ class Life:
         self.files = files
         self.acknowledged = acknowledged
         self.sent = sent
+        self.refused: list[str] = []
 
     def run(self, name: str) -> None:
         """Start, accept, flush, accept more over two dates, flush again, accept, stop."""
@@ -67,6 +68,7 @@ class Life:
         try:
             asyncio.run(self._append(buffer, events))
         except MallardError:
+            self.refused.extend(names)
             return
         self.acknowledged.extend(names)
 
@@ -103,19 +105,18 @@ def stored(data: Path) -> Counter[str]:
         )
 
 
-def live_and_end(data: Path, files: FaultyFiles) -> tuple[list[str], list[str]]:
-    acknowledged: list[str] = []
-    sent: list[str] = []
+def live_and_end(data: Path, files: FaultyFiles) -> Life:
+    life = Life(data, files, [], [])
     # It may end, or not start and say so.
     with contextlib.suppress(Crash, MallardError, OSError, sqlite3.Error):
-        Life(data, files, acknowledged, sent).run("first")
-    return acknowledged, sent
+        life.run("first")
+    return life
 
 
 def count_steps(data: Path) -> int:
     files = FaultyFiles(0, Fault.EIO)
-    acknowledged, sent = live_and_end(data, files)
-    assert acknowledged == sent  # nothing fails when nothing is made to fail
+    life = live_and_end(data, files)
+    assert life.acknowledged == life.sent  # nothing fails when nothing is made to fail
     return files.steps
 
 
@@ -129,13 +130,16 @@ def test_whatever_step_fails_an_acknowledged_event_is_stored_exactly_once(
     for step in range(1, steps + 1):
         data = tmp_path / f"{step}"
         files = FaultyFiles(step, fault)
-        acknowledged, sent = live_and_end(data, files)
+        first = live_and_end(data, files)
         where = f"{fault.name} at step {step}, {files.step_name}"
 
         # The next start takes it all back, works, and leaves a folder that verifies.
-        Life(data, Files(), acknowledged, sent).run("second")
+        second = Life(data, Files(), first.acknowledged, first.sent)
+        second.run("second")
         found = stored(data)
-        assert not set(acknowledged) - set(found), f"lost: {where}"
-        assert not set(found) - set(sent), f"invented: {where}"
+        assert not set(second.acknowledged) - set(found), f"lost: {where}"
+        assert not set(found) - set(second.sent), f"invented: {where}"
+        # What a client was told to send again is not there already.
+        assert not set(found) & set(first.refused), f"refused and stored: {where}"
         assert max(found.values()) == 1, f"doubled: {where}"
         assert verify(data, Files()).problems == [], where
