@@ -11,7 +11,7 @@ import asyncio
 import zlib
 from typing import Any
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from mallard.errors import InvalidInput, PayloadTooLarge, SlowRequest, UnsupportedEncoding
 
@@ -44,13 +44,7 @@ class BodyReader:
         length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > 18 or int(length) > bytes_max):
             raise _too_large(bytes_max)
-        encoding = _encoding(headers)
-        body = await self._read_in_time(receive, bytes_max)
-        if body is None or encoding is None:
-            return body
-        return inflate(body, encoding, bytes_max)
-
-    async def _read_in_time(self, receive: Receive, bytes_max: int) -> bytes | None:
+        encoding = _encoding(headers) if b"content-encoding" in headers else None
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._deadlines[task] = loop.time() + self._seconds_max
@@ -58,7 +52,9 @@ class BodyReader:
             self._loop = loop
             loop.call_later(self._seconds_max / 10, self._end_late_ones, loop)
         try:
-            return await _read(receive, bytes_max)
+            message = await receive()
+            if message.get("more_body", False):
+                message = await _rest(message, receive, bytes_max)
         except asyncio.CancelledError:
             if task not in self._late or task.uncancel() > 0:
                 raise
@@ -68,9 +64,15 @@ class BodyReader:
         finally:
             self._late.discard(task)
             del self._deadlines[task]
+        if message["type"] == "http.disconnect":
+            return None
+        body: bytes = message.get("body", b"")
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body if encoding is None else inflate(body, encoding, bytes_max)
 
     def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Whoever has a deadline is waiting in `_read` now: this runs between the steps of tasks.
+        # Whoever has a deadline is waiting in `read` now: this runs between the steps of tasks.
         now = loop.time()
         for task, deadline in self._deadlines.items():
             if deadline <= now and task not in self._late:
@@ -84,10 +86,7 @@ class BodyReader:
 
 def _encoding(headers: dict[bytes, bytes]) -> bytes | None:
     """Return the Content-Encoding, None for none. Raises UnsupportedEncoding."""
-    encoding = headers.get(b"content-encoding")
-    if encoding is None:
-        return None
-    encoding = encoding.strip().lower()
+    encoding = headers[b"content-encoding"].strip().lower()
     if encoding in (b"", b"identity"):
         return None
     if encoding not in _WINDOW_BITS:
@@ -99,26 +98,15 @@ def _encoding(headers: dict[bytes, bytes]) -> bytes | None:
     return encoding
 
 
-async def _read(receive: Receive, bytes_max: int) -> bytes | None:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        return None
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > bytes_max:
-            raise _too_large(bytes_max)
-        return body
-    pieces = bytearray(body)
-    while message.get("more_body", False):
-        if len(pieces) > bytes_max:
-            break
+async def _rest(message: Message, receive: Receive, bytes_max: int) -> Message:
+    """Return a message with all of the body, or its first bytes if it is too large."""
+    pieces = bytearray(message.get("body", b""))
+    while message.get("more_body", False) and len(pieces) <= bytes_max:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            return message
         pieces += message.get("body", b"")
-    if len(pieces) > bytes_max:
-        raise _too_large(bytes_max)
-    return bytes(pieces)
+    return {"type": "http.request", "body": bytes(pieces)}
 
 
 def inflate(body: bytes, encoding: bytes, bytes_max: int) -> bytes:
