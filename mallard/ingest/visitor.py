@@ -34,6 +34,7 @@ import secrets
 from contextlib import suppress
 from datetime import date
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
@@ -51,6 +52,33 @@ AHEAD_US = 10 * 60 * 1_000_000  # tomorrow's salt is made this early, off the pa
 CLIENT_DAYS_CACHED = 1024  # day keys of client ids; backfill may bring years
 
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+# RFC 2104: the key, filled up to a block of the hash, goes in twice, under two masks.
+_BLOCK_BYTES = 64
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class DayKey:
+    """HMAC-SHA256 under one key of 32 bytes, for many short texts.
+
+    `hmac.digest` lets go of the interpreter's lock each time. The log's thread then takes it in
+    the middle of every request and syncs what little there is: groups of 10 events where 60 wait,
+    and a quarter more of processor time for an event. Hashing under 2 kB keeps the lock.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
+
+    def digest(self, text: bytes) -> bytes:
+        """Return what `hmac.digest(key, text, "sha256")` does."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 class Visitors:
@@ -70,7 +98,7 @@ class Visitors:
         self._files = files
         self._folder = folder / SALTS_FOLDER
         self._secret = config.secret.encode() or self._kept_secret(folder / SECRET_FILE)
-        self._keys: dict[int, bytes] = {}  # by days since 1970
+        self._keys: dict[int, DayKey] = {}  # by days since 1970
         self._oldest_day: int | None = None  # salts of days before it are destroyed
         # Held across I/O on purpose: two threads that each made a salt would split the
         # day's visitors, and who waits here needs the salt that is being written.
@@ -152,7 +180,7 @@ class Visitors:
         if destroyed:
             self._files.sync_folder(self._folder)
 
-    def _open(self, day: int) -> bytes | None:
+    def _open(self, day: int) -> DayKey | None:
         with self._turning:
             key = self._keys.get(day)
             if key is None:
@@ -163,7 +191,7 @@ class Visitors:
                     salt = self._salt(self._folder / _name_of(day))
                 mode = "random" if self._random else "derived"
                 label = f"mallard visitor day 1 {mode} {_name_of(day)} ".encode()
-                key = hmac.digest(self._secret, label + salt, "sha256")
+                key = DayKey(hmac.digest(self._secret, label + salt, "sha256"))
                 self._keys[day] = key
             return key
 
@@ -180,9 +208,9 @@ class Visitors:
         self._files.replace(path, salt.hex().encode())
         return salt
 
-    def _make_client_key(self, day: int) -> bytes:
+    def _make_client_key(self, day: int) -> DayKey:
         label = f"mallard client day 1 {_name_of(day)}".encode()
-        return hmac.digest(self._secret, label, "sha256")
+        return DayKey(hmac.digest(self._secret, label, "sha256"))
 
     def _kept_secret(self, path: Path) -> bytes:
         try:
@@ -203,9 +231,9 @@ class Visitors:
         return secret
 
 
-def _pseudonym(day_key: bytes, identity: str) -> int:
+def _pseudonym(day_key: DayKey, identity: str) -> int:
     # surrogatepass: text that is not quite Unicode is still somebody.
-    digest = hmac.digest(day_key, identity.encode("utf-8", "surrogatepass"), "sha256")
+    digest = day_key.digest(identity.encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest[:8], "big", signed=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +18,7 @@ from mallard.clock import MICROSECONDS_PER_DAY
 from mallard.config import PrivacyConfig
 from mallard.errors import CorruptData, Overloaded, StorageError
 from mallard.files import Files
-from mallard.ingest.visitor import AHEAD_US, GRACE_US, Visitors
+from mallard.ingest.visitor import AHEAD_US, GRACE_US, DayKey, Visitors
 from tests.factories import ADDRESS, CHROME, NOON_US
 from tests.faults import Crash, Fault, FaultyFiles
 from tests.ingest.texts import any_text
@@ -81,6 +82,11 @@ def test_an_id_is_known_to_be_made_so(tmp_path: Path) -> None:
     keeper = visitors(tmp_path, DERIVED)
     assert someone(keeper) == DERIVED_ID
     assert keeper.client_visitor_id(SITE, "user-1", NOON_US) == CLIENT_ID
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=3_000))
+def test_a_day_key_hashes_as_the_hmac_of_the_standard_library_does(key: bytes, text: bytes) -> None:
+    assert DayKey(key).digest(text) == hmac.digest(key, text, "sha256")
 
 
 def test_an_id_fits_a_signed_64_bit_column(tmp_path: Path) -> None:
