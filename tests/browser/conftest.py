@@ -20,8 +20,11 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
     # Sites have names, so that they are not localhost to the tracker, and all lie here.
     "--host-resolver-rules=MAP *.example 127.0.0.1",
-    # An ordinary visitor's browser does not say that it is automated.
+    # An ordinary visitor's browser does not say that it is automated, to the page or the server.
+    # (Playwright's own setting of the agent is lost to requests that outlive their page.)
     "--disable-blink-features=AutomationControlled",
+    "--user-agent=Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 "
+    "(KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
 ]
 
 
