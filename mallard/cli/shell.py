@@ -91,7 +91,7 @@ def _run(connection: duckdb.DuckDBPyConnection, sql: str, form: str) -> None:
             else:
                 width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
                 connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
-    except duckdb.Error as error:
+    except (duckdb.Error, RuntimeError) as error:  # RuntimeError: DuckDB was interrupted
         raise InvalidInput(str(error)) from error
 
 

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mallard.cli.shell import shell
@@ -101,3 +102,21 @@ def test_a_talk_sees_what_was_stored_meanwhile(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     shell(data, None, "csv")
     assert capsys.readouterr().out == "event_name\nin parquet\nin the log\n"
+
+
+def test_a_query_that_control_c_ended_is_told_and_the_talk_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # DuckDB 2 raises a RuntimeError, none of its own errors, when Control-C ends a query.
+    ends = [RuntimeError("Query interrupted")]
+
+    def print_csv(result: duckdb.DuckDBPyConnection) -> None:
+        if ends:
+            raise ends.pop()
+        print(result.fetchall())
+
+    monkeypatch.setattr("mallard.cli.shell._print_csv", print_csv)
+    talk(data, "SELECT 1;\nSELECT 40 + 2;\n", monkeypatch)
+    said = capsys.readouterr()
+    assert said.err == "Query interrupted\n"
+    assert said.out == "[(42,)]\n"
