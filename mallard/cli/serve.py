@@ -95,6 +95,10 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("stopping: what was accepted is answered and stored")
         await super().shutdown(sockets)
+        if self.force_exit:
+            # A second Ctrl-C is impatient with open connections, and uvicorn then leaves out the
+            # rooms' own end. What was accepted is stored all the same.
+            await self.lifespan.shutdown()
         _log.info("stopped")
 
 

@@ -20,8 +20,11 @@ SETTINGS = {"buffer.flush_events": "100000", "buffer.flush_interval_seconds": "3
 
 def names_in_parquet(data: Path) -> list[str]:
     """Return the names of all events in the files, by no help of Mallard's."""
-    tables = [pq.read_table(path, columns=["event_name"]) for path in data.glob("recent/*.parquet")]
-    return [name for table in tables for name in table["event_name"].to_pylist()]
+    names: list[str] = []
+    for path in data.glob("recent/*.parquet"):
+        with pq.ParquetFile(path) as file:
+            names += file.read(columns=["event_name"])["event_name"].to_pylist()
+    return names
 
 
 def assert_clean(server: RunningServer, ledger: Ledger) -> None:
@@ -67,9 +70,5 @@ async def test_a_second_signal_costs_nothing_that_was_answered(
             await asyncio.sleep(0)
         os.kill(server.pid, second)
         await clients
-        code = server.wait()
-        ledger.check(server.data)  # in Parquet or, where the second cut it short, in the log
-        server.restart()
-        assert server.terminate() == 0
-    assert code == 0
+        assert server.wait() == 0
     assert_clean(server, ledger)
