@@ -92,6 +92,7 @@ def _run(connection: duckdb.DuckDBPyConnection, sql: str, form: str) -> None:
                 width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
                 connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
     except (duckdb.Error, RuntimeError) as error:  # RuntimeError: DuckDB was interrupted
+        connection.abort()  # it takes nothing else while a result is unfinished
         raise InvalidInput(str(error)) from error
 
 
