@@ -19,6 +19,7 @@ WHAT = [
     "batches of 1,000",
     'durability "fsync" against "memory"',
     'durability "fsync" against "os"',
+    "processor time",
     "idle after the start",
     "after the single POSTs",
     "after the batches",

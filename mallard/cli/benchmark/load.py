@@ -52,6 +52,7 @@ class Result:
 
     statuses: answers by status. seconds: the time. Latencies in microseconds, of 202 answers.
     busy: the part of a core that the client itself took; near 1 it would be what limits.
+    answers: how many there were in all, the time before and after included.
     """
 
     statuses: dict[str, int]
@@ -59,6 +60,7 @@ class Result:
     p50_us: float
     p99_us: float
     busy: float
+    answers: int
 
     @property
     def rate(self) -> float:
@@ -85,6 +87,7 @@ class _Load:
         self.latencies: list[int] = []
         self.statuses: Counter[int] = Counter()
         self.under_way = 0
+        self.answers = 0
         # Once the time is over and every answer is there; fails with a lost connection.
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -102,6 +105,7 @@ class _Load:
     def settle(self, connection: _Connection, status: int, sent_at: int) -> None:
         now = perf_counter_ns()
         self.under_way -= 1
+        self.answers += 1
         if self.begin <= now < self.end:
             self.statuses[status] += 1
             if status == 202:
@@ -203,6 +207,7 @@ async def _run(plan: Plan) -> Result:
         times[len(times) // 2] / 1000,
         times[min(len(times) * 99 // 100, len(times) - 1)] / 1000,
         busy / (plan.seconds + plan.warm_seconds),
+        load.answers,
     )
 
 
