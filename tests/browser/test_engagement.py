@@ -101,8 +101,17 @@ def test_a_new_path_tells_of_the_old_one_and_begins_anew(
     told = collector.named("engagement", 2)
     assert [event["url"].removeprefix(site.url) for event in told] == ["/read", "/next"]
     assert [event["sd"] for event in told] == [100, 20]
-    # The half second in which the path changed still belongs to the old one.
-    assert [event["e"] for event in told] == [4500, 3500]
+    assert [event["e"] for event in told] == [4000, 4000]
+
+
+def test_a_page_that_rewrites_its_address_all_the_time_is_not_looked_at_for_longer(
+    page: Page, collector: Collector, site: Site
+) -> None:
+    open_page(page, collector, site)
+    page.evaluate("for (let i = 0; i < 50; i++) history.replaceState({}, '', '?at=' + i)")
+    page.clock.run_for(3000)
+    page.evaluate(HIDE, True)
+    assert collector.event("engagement")["e"] == 3000
 
 
 def test_a_page_that_sends_its_own_pageview_has_engagement_with_its_address_and_props(

@@ -128,7 +128,7 @@ def test_a_visit_told_by_the_tracker_is_in_parquet(
     ]
     assert read(server, "SELECT count(DISTINCT visitor_id) FROM events") == [["1"]]
     engagement = "SELECT scroll_depth, engaged_ms FROM events WHERE event_name = 'engagement'"
-    assert read(server, engagement) == [["100", "4000"]]
+    assert read(server, engagement) == [["100", "4500"]]
 
 
 def test_props_and_revenue_are_found_by_plain_sql_over_the_files(

@@ -7,8 +7,9 @@
  * Size is a promise (under 1,000 bytes gzipped, under 700 for pageviews), and it shapes the code:
  *
  * - The page is sampled twice a second instead of observed. A look at the address replaces wrapped
- *   history methods, `popstate` and `hashchange`, and cannot break a page's router; a look at the
- *   focus replaces four listeners and a clock, and does not count the hours a laptop slept.
+ *   history methods, `popstate` and `hashchange`, and cannot break a page's router (browsers with
+ *   the Navigation API tell at once, so that two quick ones are two); a look at the focus replaces
+ *   four listeners and a clock, and does not count the hours a laptop slept.
  * - A page that nobody sees, because it is prerendered or in a tab not opened yet, has no samples,
  *   so nothing is sent for it and the stub keeps the calls until someone looks. (Chromium shows a
  *   prerendered page a moment before it stops calling its requests prerendering, which the server
@@ -73,9 +74,7 @@
       refused =
         (!("local" in settings) &&
           // The empty name is a file's. An address in brackets is no site's name to the server.
-          (/^(localhost$|$|127\.)/.test(location.hostname) ||
-            navigator.webdriver ||
-            self.Cypress)) ||
+          (/^(localhost|127\..+|)$/.test(location.hostname) || navigator.webdriver)) ||
         ("privacy" in settings && (navigator.globalPrivacyControl || navigator.doNotTrack > 0)) ||
         /true/.test(["mallard", "plausible"].map((own) => localStorage[own + "_ignore"]));
     } catch {
@@ -123,7 +122,7 @@
       send("Outbound Link: Click", { props });
     if (
       "files" in settings &&
-      /\.(xlsx?|txt|pdf|dmg|csv|pp..?|rtf|docx?|wav|7z|mov|pkg|rar|exe|key|zip|gz|mp.g?|midi?|wm.|avi)$/i.test(
+      /\.(xlsx?|wav|pp..?|avi|csv|pkg|rtf|docx?|gz|mov|pdf|dmg|rar|7z|mp.g?|wm.|txt|exe|zip)$/i.test(
         link?.pathname,
       )
     )
@@ -141,9 +140,10 @@
     if (props.name) send(props.name, { props }, delete props.name);
   };
 
-  let sample = () => {
+  /** Look at the page; `moved`, an event, where the address changed between two samples. */
+  let sample = (moved) => {
     if (document.hidden || document.prerendering) return;
-    if (!PAGEVIEWS) engaged += document.hasFocus();
+    if (!PAGEVIEWS) engaged += !moved && document.hasFocus();
     if (
       !("manual" in settings) &&
       seen != (seen = "hash" in settings ? location.href : location.pathname)
@@ -155,7 +155,7 @@
       }
     } else if (!PAGEVIEWS) {
       // Not at once after a navigation, when the old page may still be on the screen.
-      deepest = Math.max(deepest, scrollY + innerHeight);
+      if (scrollY + innerHeight > deepest) deepest = scrollY + innerHeight;
       height = document.documentElement.scrollHeight;
     }
     // The first time these are the page's stubs, which have queued calls; afterwards they are ours.
@@ -184,6 +184,8 @@
   };
 
   setInterval(sample, 500, sample());
+  // Where the browser tells of navigations, none is too short to be seen.
+  self.navigation?.addEventListener("currententrychange", sample);
   // A page that comes back from the browser's back-forward cache was seen again.
   addEventListener("pagehide", () => (seen = 0));
   if (!PAGEVIEWS) {
