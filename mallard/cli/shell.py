@@ -14,7 +14,7 @@ from shutil import get_terminal_size
 import duckdb
 
 from mallard.errors import InvalidInput
-from mallard.query.events import open_folder, show_folder
+from mallard.query.events import show_folder
 
 PROMPT = "mallard> "
 CONTINUED = "    ...> "
@@ -35,7 +35,13 @@ def shell(data: Path, sql: str | None, form: str) -> None:
     form: "table" or "csv". Raises StorageError for what is no data folder, InvalidInput for
     wrong SQL.
     """
-    connection = open_folder(data)
+    connection = duckdb.connect()
+    if not show_folder(connection, data):
+        print(
+            "Some stored events cannot be read and are missing here; "
+            f"`mallard verify --data {data}` says which.",
+            file=sys.stderr,
+        )
     if sql is not None:
         _run(connection, sql, form)
         return

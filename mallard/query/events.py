@@ -51,18 +51,22 @@ def show(
     connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
 
 
-def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
     """Make the view `events` over a data folder as it is now, whether or not a server runs on it.
 
+    Returns whether everything that was stored is in it; `mallard verify` says what is not.
     Raises StorageError when it is no data folder.
     """
-    files = Files()
+    files, report = Files(), LogReport()
     with LocalReader(data, files) as store:
         watermark = store.snapshot().watermark
-        tail = list(read_log(data / "wal", files, watermark, LogReport()))
+        tail = list(read_log(data / "wal", files, watermark, report))
         snapshot = store.snapshot()
         sources = [store.source(part) for part in snapshot.parts]
     show(connection, sources, [f for f in tail if f.last_position > snapshot.watermark])
+    # What is missing below the watermark was flushed, and its segment removed, while we read.
+    lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
+    return not (lost or snapshot.quarantined)
 
 
 def open_folder(data: Path) -> duckdb.DuckDBPyConnection:

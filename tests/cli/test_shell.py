@@ -120,3 +120,19 @@ def test_a_query_that_control_c_ended_is_told_and_the_talk_goes_on(
     said = capsys.readouterr()
     assert said.err == "Query interrupted\n"
     assert said.out == "[(42,)]\n"
+
+
+def test_history_that_cannot_be_read_is_said_to_be_missing(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell(data, "SELECT 1", "csv")
+    assert capsys.readouterr().err == ""
+    (segment,) = (data / "wal").iterdir()
+    content = bytearray(segment.read_bytes())
+    content[-1] ^= 1
+    segment.write_bytes(content)
+    shell(data, NAMES, "csv")
+    said = capsys.readouterr()
+    assert said.out == "event_name\nin parquet\n"
+    assert "missing" in said.err
+    assert "mallard verify" in said.err
