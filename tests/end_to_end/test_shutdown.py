@@ -8,11 +8,13 @@ import random
 import signal
 from pathlib import Path
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from tests.end_to_end.load import Ledger, start_clients
+from tests.end_to_end.load import AGENT, Ledger, event, start_clients
 from tests.end_to_end.server import RunningServer, run
+from tests.end_to_end.wire import Connection, message
 
 # Only what shutting down flushes is in Parquet at its end.
 SETTINGS = {"buffer.flush_events": "100000", "buffer.flush_interval_seconds": "3600"}
@@ -72,3 +74,42 @@ async def test_a_second_signal_costs_nothing_that_was_answered(
         await clients
         assert server.wait() == 0
     assert_clean(server, ledger)
+
+
+async def test_a_request_under_way_is_answered_and_an_idle_connection_is_closed(
+    tmp_path: Path,
+) -> None:
+    request = message("POST", "/api/event", orjson.dumps(event("late")), {"User-Agent": AGENT})
+    with RunningServer(tmp_path, SETTINGS) as server:
+        idle, late = await Connection.open(server.port), await Connection.open(server.port)
+        async with idle, late:
+            await late.send(request[:-1])
+            await is_heard(server.port)
+            os.kill(server.pid, signal.SIGTERM)
+            with pytest.raises(EOFError):
+                await idle.answer()
+            await late.send(request[-1:])
+            assert (await late.answer()).status == 202
+        assert server.wait() == 0
+    assert names_in_parquet(server.data) == ["late"]
+
+
+async def test_a_second_ctrl_c_gives_up_slow_clients_and_not_the_data(tmp_path: Path) -> None:
+    ledger = Ledger()
+    with RunningServer(tmp_path, SETTINGS) as server:
+        async with await Connection.open(server.port) as slow:
+            await slow.send(message("POST", "/api/event", b"{}")[:-1])
+            clients = start_clients(server.port, ledger, count=4)
+            await ledger.more(100)
+            os.kill(server.pid, signal.SIGINT)
+            await clients  # nobody listens any more, and the server waits for the slow client
+            os.kill(server.pid, signal.SIGINT)
+            assert server.wait() == 0
+    assert_clean(server, ledger)
+
+
+async def is_heard(port: int) -> None:
+    """Return once the server has read what was sent before on other connections."""
+    for _ in range(2):
+        async with await Connection.open(port) as connection:
+            assert (await connection.request("GET", "/health/live")).status == 200
