@@ -91,8 +91,8 @@ def test_a_batch_holds_as_many_events_as_it_says() -> None:
 
 def test_processes_run_on_the_cores_they_are_given_and_ours_come_back() -> None:
     cores = processes.Cores()
-    with processes.running_on(cores.server):
-        assert processes.Cores().all == (cores.server or cores.all)
+    with processes.running_on(cores.client):
+        assert processes.Cores().all == cores.client
     assert processes.Cores().all == cores.all
 
 

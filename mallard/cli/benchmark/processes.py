@@ -34,22 +34,22 @@ FIRST_EVENT = b'{"d": "site-0.example", "n": "first", "u": "https://site-0.examp
 
 
 class Cores:
-    """Which processor cores the server and the client run on, the same for every row."""
+    """Which processor cores the server and the client run on, the same for every top rate.
+
+    The server has all of them, as in earnest: its log syncs beside its event loop. The client stays
+    on the last one, so that it never drives the event loop off the others.
+    """
 
     def __init__(self) -> None:
-        """Give the server the first core and the client the second, where that can be done."""
         self.all: set[int] = set()
         if hasattr(os, "sched_getaffinity"):
             self.all = os.sched_getaffinity(0)
-        ordered = sorted(self.all)
-        self.server, self.client = set(ordered[:1]), set(ordered[1:2])
-        if not self.client:
-            self.server = self.client = self.all
+        self.client = set(sorted(self.all)[-1:])
 
     def __str__(self) -> str:
-        if self.server == self.client:
+        if len(self.all) < 2:
             return "server and client share the machine"
-        return f"server on core {min(self.server)}, client on core {min(self.client)}"
+        return f"server on cores {sorted(self.all)}, client on {sorted(self.client)}"
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Setting:
     rounds: int
 
     def load(self, port: int, kind: str = "single") -> Result:
-        """Return the top rate of a server on its core, from a client on its own."""
+        """Return the top rate of a server."""
         connections = BATCH_CONNECTIONS if kind == "batch" else CONNECTIONS
         plan = Plan(port, kind, connections, self.seconds, min(0.5, self.seconds / 2))
         return run_load(plan, self.cores.client)
@@ -42,16 +42,16 @@ class Setting:
 
 def rates(setting: Setting) -> tuple[list[Row], float]:
     """Return the rows of top rates and of memory, and the single rate with fsync."""
-    folder, core = setting.folder, setting.cores.server
+    folder, cores = setting.folder, setting.cores.all
     with ExitStack() as stack:
         servers = {
-            kind: stack.enter_context(empty(kind, folder, core)) for kind in ("starlette", "bare")
+            kind: stack.enter_context(empty(kind, folder, cores)) for kind in ("starlette", "bare")
         }
         for level in ("fsync", "os", "memory"):
             settings = {"buffer.durability": level, **_FLUSH_SOON}
-            server = mallard(folder / level, core, settings)
+            server = mallard(folder / level, cores, settings)
             servers[level] = stack.enter_context(server)
-        servers["batch"] = stack.enter_context(mallard(folder / "batch", core, _FLUSH_SOON))
+        servers["batch"] = stack.enter_context(mallard(folder / "batch", cores, _FLUSH_SOON))
         idle = servers["fsync"].peak_bytes()
         results: dict[str, list[Result]] = {kind: [] for kind in servers}
         costs: dict[str, list[float]] = {kind: [] for kind in servers}
@@ -135,8 +135,8 @@ def _memory_rows(idle: int, single: int, batch: int) -> Iterator[Row]:
 def acknowledgement(setting: Setting, top_rate: float) -> Row:
     """Return the row of the 99th percentile at half of the top rate, among flushes and queries.
 
-    Server, client and queries share all cores here: the queries would have one to themselves
-    otherwise, or the server none.
+    Server, client and queries share all cores here: on a core of its own the client would take
+    one from the other two.
     """
     data, cores = setting.folder / "busy", setting.cores
     settings = {"buffer.flush_events": "1000", **_FLUSH_SOON}
