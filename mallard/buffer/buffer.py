@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,10 +42,13 @@ class Receipt(NamedTuple):
     loaded_at: int
 
 
+Settle = Callable[[Receipt | Exception], None]
+
+
 @dataclass(slots=True)
 class _Append:
     events: tuple[Event, ...]
-    future: asyncio.Future[Receipt]
+    settle: Settle
     loop: asyncio.AbstractEventLoop
     asked_at: float
     holds_room: bool = True  # in the ring, until its frame takes it over or it is refused
@@ -54,7 +58,7 @@ class _Trim(NamedTuple):
     watermark: int
 
 
-_Settled = tuple[asyncio.Future[Receipt], Receipt | Exception]
+_Settled = tuple[Settle, Receipt | Exception]
 
 
 class Buffer:
@@ -112,10 +116,19 @@ class Buffer:
 
         Raises Overloaded when the ring is full or the disk does not take them; then none is stored.
         """
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.submit(events, partial(_resolve, future))
+        return await future
+
+    def submit(self, events: Sequence[Event], settle: Settle) -> None:
+        """Do what `append` does, and call settle on this event loop when it is done.
+
+        settle: gets the receipt, or the error that `append` would raise later on; must not raise.
+        Raises Overloaded when the ring is full; then settle is not called.
+        """
         rows = tuple(events)
         assert rows, "an append without events has no position to give"
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Receipt] = loop.create_future()
         with self._door:
             if self._closed:
                 raise Overloaded("The server is shutting down; send the event again.")
@@ -124,8 +137,7 @@ class Buffer:
             if not self._ring.reserve(len(rows)):
                 self._telemetry.failures["ring_full"] += 1
                 raise Overloaded("Too many events wait to be written; send this one again later.")
-            self._queue.put(_Append(rows, future, loop, self._clock.monotonic()))
-        return await future
+            self._queue.put(_Append(rows, settle, loop, self._clock.monotonic()))
 
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
@@ -215,7 +227,7 @@ class Buffer:
             _log.exception("events were refused because of a fault in Mallard")
             self._telemetry.failures["append"] += 1
             self._give_room_back(appends)
-            _settle(appends[0].loop, [(append.future, error) for append in appends])
+            _settle(appends[0].loop, [(append.settle, error) for append in appends])
 
     def _commit(self, appends: list[_Append]) -> None:
         settled: list[_Settled] = []
@@ -230,14 +242,14 @@ class Buffer:
             except (TypeError, ValueError) as error:
                 # What cannot be written must not take the others along.
                 self._give_room_back([append])
-                settled.append((append.future, error))
+                settled.append((append.settle, error))
                 continue
             frame = Frame(position, loaded_at, self._node, append.events)
             encoded = encode(frame, payload)
             data.append(encoded)
             frames.append((frame, len(encoded)))
             taken.append(append)
-            settled.append((append.future, Receipt(position, loaded_at)))
+            settled.append((append.settle, Receipt(position, loaded_at)))
             position += len(append.events)
         loop = appends[0].loop
         if frames:
@@ -251,7 +263,7 @@ class Buffer:
                 self._fail(error)
                 if not early:
                     self._give_room_back(taken)
-                    _settle(loop, [(append.future, _refusal(_reason(error))) for append in appends])
+                    _settle(loop, [(append.settle, _refusal(_reason(error))) for append in appends])
                 return
             if early:
                 return
@@ -325,14 +337,18 @@ def _refusal(reason: str) -> Overloaded:
 def _settle(loop: asyncio.AbstractEventLoop, settled: list[_Settled]) -> None:
     # A loop that is closed has nobody left who waits.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_resolve, settled)
+        loop.call_soon_threadsafe(_settle_all, settled)
 
 
-def _resolve(settled: list[_Settled]) -> None:
-    for future, result in settled:
-        if future.done():
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+def _settle_all(settled: list[_Settled]) -> None:
+    for settle, result in settled:
+        settle(result)
+
+
+def _resolve(future: asyncio.Future[Receipt], result: Receipt | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -7,7 +7,9 @@ what is refused is raised, and counted by the door.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -33,6 +35,9 @@ class Outcome(NamedTuple):
     dropped: tuple[Reason, ...] = ()
 
 
+Settle = Callable[[Outcome | Exception], None]
+
+
 class Enriches(Protocol):
     """What `enrichment.Enricher` does, as far as the path needs it."""
 
@@ -45,8 +50,11 @@ class Enriches(Protocol):
 class Appends(Protocol):
     """What `buffer.Buffer` does, as far as the path needs it."""
 
-    async def append(self, events: Sequence[Event]) -> object:
-        """Return once the events are durable, together. Raises Overloaded."""
+    def submit(self, events: Sequence[Event], settle: Callable[[Any], None]) -> None:
+        """Call settle once the events are durable, together, or with an Exception.
+
+        Raises Overloaded.
+        """
 
 
 class Pipeline:
@@ -72,35 +80,56 @@ class Pipeline:
         Returns when they are durable. Raises Forbidden, RateLimited or Overloaded; then nothing
         was stored. The sites' rates are charged for admitted events alone.
         """
-        admission = self._admission
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.submit(raws, sender, door, partial(_resolve, future))
+        return await future
+
+    def submit(self, raws: Sequence[RawEvent], sender: Sender, door: Door, settle: Settle) -> None:
+        """Do what `accept` does, and call settle, now or later, when it is done.
+
+        settle: gets the outcome, or the error that `accept` would raise once it had waited. What
+        can be refused at once is raised.
+        """
+        admission, enrich = self._admission, self._enricher.enrich
+        for raw in raws:
+            admission.check_sender(sender, raw.sites)
         admitted: list[RawEvent] = []
         dropped: list[tuple[RawEvent, Reason]] = []
         for raw in raws:
-            admission.check_sender(sender, raw.sites)
             verdict = admission.judge(raw, sender)
-            if verdict is ACCEPTED:
+            if verdict.reason is Reason.ACCEPTED:
                 admitted.append(raw)
             else:
                 dropped.append((raw, verdict.reason))
-        count = 0
-        if admitted:
-            admission.charge(admitted)
-            at_us, source = self._clock.now_us(), _source(sender, door)
-            enrich = self._enricher.enrich
-            events = [
-                enrich(raw, site, sender, at_us, source, door)
-                for raw in admitted
-                for site in raw.sites
-            ]
-            await self._buffer.append(events)
-            count = len(events)
-            self._telemetry.accepted[door] += count
+        if not admitted:
+            settle(self._outcome(0, dropped, door))
+            return
+        admission.charge(admitted)
+        at_us, source = self._clock.now_us(), _source(sender, door)
+        events = [
+            enrich(raw, site, sender, at_us, source, door) for raw in admitted for site in raw.sites
+        ]
+
+        def stored(result: object) -> None:
+            if isinstance(result, Exception):
+                settle(result)
+            else:
+                settle(self._outcome(len(events), dropped, door))
+
+        self._buffer.submit(events, stored)
+
+    def _outcome(
+        self, accepted: int, dropped: list[tuple[RawEvent, Reason]], door: Door
+    ) -> Outcome:
+        """Count what became of a request's events, and return it."""
+        if accepted:
+            self._telemetry.accepted[door] += accepted
         if not dropped:
-            return Outcome(count)
+            return Outcome(accepted)
         for raw, reason in dropped:
             for site in raw.sites:
                 self._telemetry.drop(site, reason.value)
-        return Outcome(count, tuple(dict.fromkeys(reason for _, reason in dropped)))
+        return Outcome(accepted, tuple(dict.fromkeys(reason for _, reason in dropped)))
 
     def explain(self, raw: RawEvent, sender: Sender, door: Door) -> dict[str, Any]:
         """Return what `accept` would do with an event and why, and store and count nothing.
@@ -153,3 +182,12 @@ def _source(sender: Sender, door: Door) -> str:
     if door == "pixel":
         return "Pixel"
     return "API" if sender.origin is None else "Snippet"
+
+
+def _resolve(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

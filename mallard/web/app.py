@@ -8,8 +8,6 @@ exception it gets the type and the places in the code, not the text, which may q
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -29,8 +27,9 @@ from mallard.ingest.pipeline import Pipeline
 from mallard.web import pages, welcome
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
+from mallard.web.direct import DirectDoor
 from mallard.web.probes import Probes, Watched
-from mallard.web.problems import describe, problem
+from mallard.web.problems import describe, log_failure, problem
 
 _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -42,8 +41,6 @@ _PAGE_HEADERS = {
     ),
 }
 _CODES = {404: "not_found", 405: "method_not_allowed"}
-
-_log = logging.getLogger(__name__)
 
 
 class Serving(Watched, Protocol):
@@ -68,19 +65,25 @@ def create_app(server: Serving) -> Application:
         server.pipeline, AddressReader(server.config.proxy), server.telemetry, BodyReader()
     )
     doors: dict[str, Handler] = {}
+    direct: dict[bytes, DirectDoor] = {}
     for path in server.config.tracker.event_paths:
         doors[path] = collector.event
+        direct[path.encode()] = collector.event_at_once
         doors[f"{path}/batch"] = collector.batch
     tracker = server.config.tracker
     routes = [*Probes(server).routes(), *pages.routes(tracker), *welcome.routes(tracker)]
-    return Application(doors, _pages(server, routes))
+    return Application(doors, direct, _pages(server, routes))
 
 
 class Application:
     """Dispatches events to their doors and everything else to Starlette."""
 
-    def __init__(self, doors: dict[str, Handler], rest: Starlette) -> None:
+    def __init__(
+        self, doors: dict[str, Handler], direct: dict[bytes, DirectDoor], rest: Starlette
+    ) -> None:
+        """direct: by the path of a request line, for `connection.Connection`."""
         self._doors = doors
+        self.direct = direct
         self._rest = rest
 
     @property
@@ -101,7 +104,7 @@ class Application:
             else:
                 await self._rest(scope, receive, _with_page_headers(send))
         except Exception as error:  # noqa: BLE001  the top of a request
-            _log_failure(error)
+            log_failure(error)
             if handler is not None:
                 await _fail(send)
 
@@ -140,7 +143,7 @@ async def _mallard_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, MallardError)
     status, headers, body = problem(error)
     if status == 500:
-        _log_failure(error)
+        log_failure(error)
     names = {name.decode(): value.decode() for name, value in headers}
     return Response(body, status, names)
 
@@ -156,11 +159,6 @@ async def _fail(send: Send) -> None:
     allow = (b"access-control-allow-origin", b"*")
     await send({"type": "http.response.start", "status": status, "headers": [*headers, allow]})
     await send({"type": "http.response.body", "body": body})
-
-
-def _log_failure(error: Exception) -> None:
-    places = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("a request failed with %s at\n%s", type(error).__name__, places)
 
 
 def _with_page_headers(send: Send) -> Send:

@@ -25,7 +25,15 @@ from mallard.ingest.payload import RawEvent, batch_from_json, from_json, from_qu
 from mallard.ingest.pipeline import Outcome, Pipeline
 from mallard.telemetry import Telemetry
 from mallard.web.body import BodyReader
-from mallard.web.problems import HeaderList, describe, json_headers, problem, status_of
+from mallard.web.direct import Respond
+from mallard.web.problems import (
+    HeaderList,
+    describe,
+    json_headers,
+    log_failure,
+    problem,
+    status_of,
+)
 from mallard.web.senders import SenderReader
 
 EVENT_BYTES_MAX = 64 * 1024  # 003
@@ -99,6 +107,44 @@ class Collector:
         else:
             await _not_allowed(send, b"POST, OPTIONS")
 
+    def event_at_once(
+        self,
+        peer: str | None,
+        headers: HeaderList,
+        fields: dict[bytes, bytes],
+        body: bytes,
+        respond: Respond,
+    ) -> None:
+        """Answer a POST that is there as a whole; never raises. See `direct`.
+
+        peer: the socket's address. headers: as they came, names in lower case. fields: the same
+        by name. respond: takes status, headers and body of the answer, now or later.
+        """
+
+        def settle(result: Outcome | Exception) -> None:
+            if isinstance(result, Exception):
+                respond(*self._refusal(result))
+            elif result.dropped:
+                respond(202, [*_EMPTY, *_dropped(result)], b"")
+            else:
+                respond(202, _EMPTY, b"")
+
+        try:
+            raw = from_json(body)
+            sender = self._senders.read({"client": (peer,), "headers": headers}, fields)
+            self._pipeline.submit((raw,), sender, "post", settle)
+        except Exception as error:  # noqa: BLE001 - the top of a request
+            respond(*self._refusal(error))
+
+    def _refusal(self, error: Exception) -> tuple[int, HeaderList, bytes]:
+        """Count a refusal, and return status, headers and body of its answer."""
+        if not isinstance(error, MallardError):
+            log_failure(error)
+            error = MallardError("")
+        self._telemetry.refused[error.code] += 1
+        status, answer, body = problem(error)
+        return status, [*answer, *_ALLOW_ORIGIN], body
+
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
@@ -169,9 +215,7 @@ class Collector:
             status = status_of(error)
             await _respond_json(send, {"verdict": "refused", "status": status, **describe(error)})
             return
-        self._telemetry.refused[error.code] += 1
-        status, answer, body = problem(error)
-        await _respond(send, status, [*answer, *_ALLOW_ORIGIN], body)
+        await _respond(send, *self._refusal(error))
 
 
 def _is_debug(headers: dict[bytes, bytes]) -> bool:

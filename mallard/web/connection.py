@@ -19,7 +19,9 @@ import re
 from http import HTTPStatus
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from mallard.web.direct import DirectCycle, direct_headers
 
 # The longest honest head is a pixel's: two URLs of 2,048 characters, percent-encoded.
 HEAD_BYTES_MAX = 64 * 1024
@@ -27,6 +29,8 @@ HEAD_SECONDS_MAX = 10.0
 # A batch may have 1 MiB; sent in tiny chunks it takes some times that.
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 MESSAGE_SECONDS_MAX = 30.0
+# What is longer is seldom there in one read.
+DIRECT_BYTES_MAX = 64 * 1024
 AHEAD_MAX = 128  # requests that wait for the answers to earlier ones; browsers send none ahead
 
 # Of the same length, so that no other header has to change.
@@ -46,12 +50,17 @@ _NOWHERE = _Nowhere()
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with limits. `uvicorn.Config(http=Connection)` takes it."""
+    """uvicorn's HTTP/1.1 protocol with limits, for an `app.Application`.
+
+    `uvicorn.Config(http=Connection)` takes it.
+    """
 
     _in_head = True
     _received_bytes = 0  # of the message that is under way; 0 between messages
     _since = 0.0  # when the message, or the connection, began
     _watch: asyncio.TimerHandle | None = None
+    _direct: DirectCycle | None = None  # whose request is still being read
+    _before: RequestResponseCycle | None = None  # the cycle that one took the place of
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the clock."""
@@ -73,6 +82,8 @@ class Connection(HttpToolsProtocol):
         if self._in_head and b"pgrade" in data:
             data = _UPGRADE.sub(rb"\r\nX-grade:", data)
         super().data_received(data)
+        if self._direct is not None:
+            self._take_the_long_way(self._direct)
         if self._received_bytes > (HEAD_BYTES_MAX if self._in_head else MESSAGE_BYTES_MAX):
             self._refuse(431)
         elif len(self.pipeline) > AHEAD_MAX:
@@ -88,7 +99,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         self._in_head = False
-        super().on_headers_complete()
+        direct = self._direct_cycle()
+        if direct is None:
+            super().on_headers_complete()
+        else:
+            self._before = self.cycle
+            self.cycle = self._direct = direct
         self.headers = _NOWHERE  # for trailers: not in the scope, and not in memory
 
     def on_message_complete(self) -> None:
@@ -96,6 +112,30 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._received_bytes = 0
         super().on_message_complete()
+        if self._direct is not None:
+            direct, self._direct = self._direct, None
+            direct.start()
+
+    def _direct_cycle(self) -> DirectCycle | None:
+        """Return what answers the request at once, if it can be, so far as its head says."""
+        door = self.app.direct.get(self.url)
+        if (
+            door is None
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or not (self.cycle is None or self.cycle.response_complete)
+        ):
+            return None
+        fields = direct_headers(self.headers, DIRECT_BYTES_MAX)
+        if fields is None:
+            return None
+        return DirectCycle(self, door, self.headers, fields, self.parser.should_keep_alive())
+
+    def _take_the_long_way(self, direct: DirectCycle) -> None:
+        """Let uvicorn go on with a request whose body is not all there yet."""
+        self._direct, self.cycle = None, self._before  # type: ignore[assignment]
+        super().on_headers_complete()
+        super().on_body(bytes(direct.body))
 
     def _look(self) -> None:
         """Refuse what is under way for too long; look again later."""

@@ -6,6 +6,9 @@ the input is to blame, field (as the client spelt it) and rule (what would be ri
 
 from __future__ import annotations
 
+import logging
+import traceback
+
 import orjson
 
 from mallard.errors import (
@@ -22,6 +25,8 @@ from mallard.errors import (
     Unauthenticated,
     UnsupportedEncoding,
 )
+
+_log = logging.getLogger(__name__)
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -70,6 +75,15 @@ def problem(error: MallardError) -> tuple[int, HeaderList, bytes]:
     if status in _CLOSING:
         headers.append((b"connection", b"close"))
     return status, headers, body
+
+
+def log_failure(error: Exception) -> None:
+    """Log our own failure: its type and the places in the code, not its text.
+
+    The text may quote the input, and the log gets no address, User-Agent or query string.
+    """
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a request failed with %s at\n%s", type(error).__name__, places)
 
 
 def json_headers(length: int) -> HeaderList:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -45,10 +45,11 @@ class Buffer:
         self.commits: list[list[Event]] = []
         self.full = False
 
-    async def append(self, events: Sequence[Event]) -> None:
+    def submit(self, events: Sequence[Event], settle: Callable[[Any], None]) -> None:
         if self.full:
             raise Overloaded("Full.")
         self.commits.append(list(events))
+        settle(None)
 
 
 class Path:

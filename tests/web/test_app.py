@@ -11,7 +11,6 @@ from starlette.types import Message
 
 from mallard.config import Config, ServerConfig
 from mallard.errors import StorageError
-from mallard.event import Event
 from mallard.server import Server
 from mallard.web.app import create_app
 from tests.web.running import VISITOR_ADDRESS, Running
@@ -50,7 +49,7 @@ async def test_a_failure_of_ours_is_a_500_that_tells_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError(quoted)
 
-    monkeypatch.setattr(mallard.server.buffer, "append", fail)
+    monkeypatch.setattr(mallard.server.buffer, "submit", fail)
     monkeypatch.setattr(mallard.server, "health", fail)
     with caplog.at_level(logging.INFO):
         if path == "/api/event":
@@ -72,10 +71,10 @@ async def test_a_failure_of_ours_is_a_500_that_tells_nothing(
 async def test_a_storage_error_is_masked_too(
     mallard: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(events: list[Event]) -> None:
+    def fail(*_: object) -> None:
         raise StorageError("/srv/data/manifest is gone")
 
-    monkeypatch.setattr(mallard.server.buffer, "append", fail)
+    monkeypatch.setattr(mallard.server.buffer, "submit", fail)
     answer = await mallard.post(BODY)
     assert (answer.status_code, "/srv" in answer.text) == (500, False)
 

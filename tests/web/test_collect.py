@@ -14,7 +14,6 @@ from starlette.types import Message
 
 from mallard.config import Config, IngestConfig, PrivacyConfig, ProxyConfig, TrackerConfig
 from mallard.errors import Overloaded
-from mallard.event import Event
 from mallard.ingest.address import AddressReader
 from mallard.web.body import BodyReader
 from mallard.web.collect import PIXEL, Collector
@@ -252,10 +251,10 @@ async def test_a_rate_is_not_spent_by_bots_and_refusals(tmp_path: Path) -> None:
 async def test_what_the_buffer_does_not_take_is_503_and_an_image_all_the_same(
     mallard: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(events: list[Event]) -> None:
+    def full(*_: object) -> None:
         raise Overloaded("No room.", retry_after_seconds=3)
 
-    monkeypatch.setattr(mallard.server.buffer, "append", full)
+    monkeypatch.setattr(mallard.server.buffer, "submit", full)
     answer = await mallard.post(BODY)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     assert answer.json() == {"error": "overloaded", "detail": "No room."}

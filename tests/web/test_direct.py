@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import uvicorn
+
+from mallard.cli.uvicorn_settings import UVICORN
+from mallard.config import Config, IngestConfig
+from mallard.server import Server
+from mallard.web.app import Application
+from mallard.web.connection import Connection
+from mallard.web.direct import DirectCycle
+from tests.end_to_end.wire import Answer, message
+from tests.end_to_end.wire import Connection as Client
+from tests.waiting import until
+from tests.web.running import BROWSER, started
+
+EVENT = {"d": "a.example", "n": "signup", "u": "https://a.example/x"}
+BODIES = {
+    "stored": EVENT,
+    "two sites": {**EVENT, "d": "a.example,b.example"},
+    "missing": {"d": "a.example"},
+    "empty": {**EVENT, "n": ""},
+    "too long": {**EVENT, "n": "x" * 257},
+    "no object": [EVENT],
+}
+HEADERS: dict[str, dict[str, str]] = {
+    "browser": {"User-Agent": BROWSER, "Origin": "https://a.example"},
+    "bot": {"User-Agent": "Googlebot/2.1"},
+    "prefetch": {"User-Agent": BROWSER, "Sec-Purpose": "prefetch"},
+    "foreign": {"User-Agent": BROWSER, "Origin": "https://c.example"},
+}
+PLACES = Config(ingest=IngestConfig(site_ids=("a.example", "b.example")))
+
+
+@asynccontextmanager
+async def listening(app: Application) -> AsyncIterator[int]:
+    """Serve an application on a socket and give the port; its rooms are started already."""
+    settings = {**UVICORN, "http": Connection, "lifespan": "off", "port": 0}
+    server = uvicorn.Server(uvicorn.Config(app, **settings))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[tuple[Server, int]]:
+    with started(tmp_path, PLACES) as (server, app):
+        async with listening(app) as port:
+            yield server, port
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[DirectCycle]:
+    """Every cycle that answered at once."""
+    cycles: list[DirectCycle] = []
+    start = DirectCycle.start
+
+    def note(cycle: DirectCycle) -> None:
+        cycles.append(cycle)
+        start(cycle)
+
+    monkeypatch.setattr(DirectCycle, "start", note)
+    return cycles
+
+
+def chunked(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The same request without a length, which goes the long way."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    start = f"POST /api/event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{head}\r\n"
+    return start.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def names(server: Server) -> list[tuple[str, str, str]]:
+    return [
+        (event.site_id, event.event_name, event.source)
+        for frame in server.buffer.tail()
+        for event in frame.events
+    ]
+
+
+def comparable(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    return answer.status, {k: v for k, v in answer.headers.items() if k != "date"}, answer.body
+
+
+@pytest.mark.parametrize("headers", HEADERS)
+@pytest.mark.parametrize("body", [*BODIES, "no JSON"])
+async def test_both_ways_give_the_same_answer_and_store_the_same(
+    served: tuple[Server, int], direct: list[DirectCycle], body: str, headers: str
+) -> None:
+    server, port = served
+    content = orjson.dumps(BODIES[body]) if body in BODIES else b"{"
+    async with await Client.open(port) as client:
+        at_once = await client.request("POST", "/api/event", content, HEADERS[headers])
+        assert len(direct) == 1
+        stored = names(server)
+        refused, dropped = dict(server.telemetry.refused), dict(server.telemetry.dropped)
+        await client.send(chunked(content, HEADERS[headers]))
+        long_way = await client.answer()
+    assert len(direct) == 1
+    assert comparable(at_once) == comparable(long_way)
+    assert names(server) == stored * 2
+    assert {code: 2 * count for code, count in refused.items()} == server.telemetry.refused
+    assert {key: 2 * count for key, count in dropped.items()} == server.telemetry.dropped
+
+
+async def test_answers_keep_the_order_of_requests_sent_ahead(
+    served: tuple[Server, int], direct: list[DirectCycle]
+) -> None:
+    server, port = served
+    requests = [
+        message("POST", "/api/event", orjson.dumps(EVENT | {"n": "1"})),
+        message("GET", "/health/live"),
+        message("POST", "/api/event", orjson.dumps({"d": "a.example"})),
+        message("POST", "/api/event", orjson.dumps(EVENT | {"n": "2"})),
+    ]
+    async with await Client.open(port) as client:
+        await client.send(b"".join(requests))
+        assert [(await client.answer()).status for _ in requests] == [202, 200, 422, 202]
+    assert len(direct) == 1  # the others wait in the queue and go the long way
+    assert [name for _, name, _ in names(server)] == ["1", "2"]
+
+
+async def test_a_body_that_comes_in_pieces_goes_the_long_way(
+    served: tuple[Server, int], direct: list[DirectCycle]
+) -> None:
+    server, port = served
+    request = message("POST", "/api/event", orjson.dumps(EVENT))
+    async with await Client.open(port) as client, await Client.open(port) as other:
+        for size in (20, len(request) - 10, len(request) - 1):
+            await client.send(request[:size])
+            # When the other one has its answer, the first piece has been read too.
+            assert (await other.request("GET", "/health/live")).status == 200
+            await client.send(request[size:])
+            assert (await client.answer()).status == 202
+    assert len(direct) == 1  # the one whose head came in two pieces, and its body with the second
+    assert len(names(server)) == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Debug-Request": "true"},
+        {"Expect": "100-continue"},
+        {"Content-Encoding": "identity"},
+    ],
+)
+async def test_what_is_out_of_the_ordinary_goes_the_long_way(
+    served: tuple[Server, int], direct: list[DirectCycle], headers: dict[str, str]
+) -> None:
+    _, port = served
+    async with await Client.open(port) as client:
+        await client.send(message("POST", "/api/event", orjson.dumps(EVENT), headers))
+        status = (await client.answer()).status
+        if status == 100:
+            status = (await client.answer()).status
+    assert status in (200, 202)
+    assert direct == []
+
+
+async def test_a_client_that_asks_for_it_is_hung_up_on(served: tuple[Server, int]) -> None:
+    _, port = served
+    async with await Client.open(port) as client:
+        answer = await client.request(
+            "POST", "/api/event", orjson.dumps(EVENT), {"Connection": "close"}
+        )
+        assert (answer.status, answer.headers["connection"]) == (202, "close")
+        with pytest.raises(EOFError):
+            await client.answer()
+
+
+async def test_a_client_that_has_gone_costs_nothing_and_its_event_is_stored(
+    served: tuple[Server, int],
+) -> None:
+    server, port = served
+    async with await Client.open(port) as client:
+        await client.send(message("POST", "/api/event", orjson.dumps(EVENT)))
+    async with await Client.open(port) as client:
+        answer = await client.request("POST", "/api/event", orjson.dumps(EVENT))
+        assert answer.status == 202
+    await asyncio.to_thread(until, lambda: len(names(server)) == 2, "both events")
+
+
+async def test_a_failure_of_ours_is_a_500_that_tells_nothing(
+    served: tuple[Server, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, port = served
+
+    quoted = "".join(("sec", "ret"))  # not in the line below, which is logged
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError(quoted)
+
+    monkeypatch.setattr(server.buffer, "submit", fail)
+    async with await Client.open(port) as client:
+        answer = await client.request("POST", "/api/event", orjson.dumps(EVENT))
+        assert answer.status == 500
+        assert orjson.loads(answer.body)["error"] == "internal_error"
+        assert (await client.request("GET", "/health/live")).status == 200
+    (record,) = [record for record in caplog.records if record.name.startswith("mallard")]
+    assert "ZeroDivisionError" in record.getMessage()
+    assert "secret" not in record.getMessage()
