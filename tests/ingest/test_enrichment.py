@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 from mallard.config import PrivacyConfig
 from mallard.event import Event, Frame, to_table
 from mallard.files import Files
-from mallard.ingest.enrichment import Enricher
-from mallard.ingest.geo import Places
+from mallard.ingest.enrichment import CACHED_LENGTH_MAX, Enricher, Visit
+from mallard.ingest.geo import Place, Places
 from mallard.ingest.payload import RawEvent
 from mallard.ingest.referrer import Referrers
 from mallard.ingest.sender import ClientHints, Sender
-from mallard.ingest.user_agent import UserAgents
+from mallard.ingest.user_agent import Agent, UserAgents
 from mallard.ingest.visitor import Visitors
 from tests.factories import ADDRESS, CHROME, NOON_US, make_raw, make_sender
 from tests.ingest.texts import any_url, is_storable
@@ -160,6 +161,133 @@ def test_what_was_seen_before_gives_the_same_again(tmp_path: Path) -> None:
     assert first == again
     long_raw = make_raw(url="https://example.com/" + "x" * 2000)
     assert enrich(long_raw).pathname == "/" + "x" * 2000
+
+
+class Berlin(Places):
+    """Where everybody is."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked = 0
+
+    def place(self, address: str | None) -> Place:
+        self.asked += 1
+        return Place("DE", "DE-BE", "Berlin")
+
+
+def test_runs_of_columns_stand_in_an_event_as_they_do_in_what_they_come_from() -> None:
+    agent = Agent._fields[:5]
+    for run in (Visit._fields, Place._fields + agent):
+        start = Event._fields.index(run[0])
+        assert Event._fields[start : start + len(run)] == run
+
+
+def test_every_value_lands_under_its_own_name(tmp_path: Path) -> None:
+    config = PrivacyConfig(visitor_salt="derived", secret="s")
+    visitors = Visitors(config, tmp_path, Files())
+    enricher = Enricher(AGENTS, visitors, Berlin(), Referrers())
+    tags = "utm_source=a&utm_medium=b&utm_campaign=c&utm_content=d&utm_term=e&gclid=f"
+    raw = make_raw(
+        name="signup",
+        url=f"https://example.com/x?{tags}",
+        referrer="https://b.org/",
+        screen_width=800,
+        props='{"p":1}',
+        revenue_amount=Decimal("1.00"),
+        revenue_currency="EUR",
+        interactive=False,
+        scroll_depth=70,
+        engaged_ms=900,
+        script_version="3",
+    )
+    event = enricher.enrich(raw, "example.com", make_sender(), NOON_US, "API", "batch")
+    assert event == Event(
+        site_id="example.com",
+        timestamp=NOON_US,
+        event_name="signup",
+        event_type="track",
+        source="API",
+        ingest_api="batch",
+        interactive=False,
+        visitor_id=visitors.visitor_id("example.com", ADDRESS, CHROME, NOON_US),
+        url="https://example.com/x",
+        hostname="example.com",
+        pathname="/x",
+        referrer="https://b.org/",
+        referrer_source="a",
+        channel="Referral",
+        utm_source="a",
+        utm_medium="b",
+        utm_campaign="c",
+        utm_content="d",
+        utm_term="e",
+        click_id_kind="gclid",
+        country_code="DE",
+        region="DE-BE",
+        city="Berlin",
+        browser="Chrome",
+        browser_version="124",
+        os="Windows",
+        os_version="10",
+        device_type="Desktop",
+        screen_width=800,
+        language="en-us",
+        props='{"p":1}',
+        revenue_amount=Decimal("1.00"),
+        revenue_currency="EUR",
+        engaged_ms=900,
+        scroll_depth=70,
+    )
+    assert type(event) is Event
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        {},
+        {"address": None},
+        {"user_agent": ""},
+        {"privacy_signal": True},
+        {"user_agent": "x (via ggpht.com GoogleImageProxy)"},
+    ],
+)
+def test_many_events_of_a_sender_are_what_each_would_be_alone(
+    tmp_path: Path, sender: dict[str, Any]
+) -> None:
+    enricher = make_enricher(tmp_path)
+    who = make_sender(**sender)
+    together = enricher.for_sender(who, NOON_US, "API", "batch")
+    for site in ("example.com", "b.org", "example.com"):
+        for raw in (make_raw(screen_width=390), make_raw(screen_width=1920), make_raw(name="x")):
+            alone = make_enricher(tmp_path).enrich(raw, site, who, NOON_US, "API", "batch")
+            assert together(raw, site) == alone
+
+
+def test_where_a_sender_is_gets_looked_up_once(tmp_path: Path) -> None:
+    places = Berlin()
+    visitors = Visitors(PrivacyConfig(visitor_salt="derived", secret="s"), tmp_path, Files())
+    enrich_one = Enricher(AGENTS, visitors, places, Referrers()).for_sender(
+        make_sender(), NOON_US, "API", "batch"
+    )
+    assert {enrich_one(make_raw(), site).city for site in ("a.org", "b.org")} == {"Berlin"}
+    assert places.asked == 1
+
+
+def test_a_referrer_means_something_else_on_another_site_or_page(tmp_path: Path) -> None:
+    enrich_one = make_enricher(tmp_path).for_sender(make_sender(), NOON_US, "API", "batch")
+    raw = make_raw(referrer="https://b.org/")
+    assert enrich_one(raw, "example.com").referrer == "https://b.org/"
+    assert enrich_one(raw, "b.org").referrer is None
+    assert enrich_one(raw._replace(url="https://b.org/"), "example.com").referrer is None
+    assert enrich_one(raw, "example.com").referrer == "https://b.org/"
+
+
+def test_long_urls_and_referrers_are_not_kept(tmp_path: Path) -> None:
+    enricher = make_enricher(tmp_path)
+    half = "x" * (CACHED_LENGTH_MAX // 2)
+    raw = make_raw(url=f"https://example.com/{half}", referrer=f"https://b.org/{half}")
+    enricher.enrich(raw, "example.com", make_sender(), NOON_US, "API", "batch")
+    assert enricher._seen_visit.cache_info().currsize == 0
 
 
 @given(
