@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from mallard.config import ProxyConfig
 from mallard.errors import ConfigError
 
-Headers = Iterable[tuple[bytes, bytes]]  # as in ASGI: names in lower case, values as sent
+Headers = Collection[tuple[bytes, bytes]]  # as in ASGI: names in lower case, values as sent
 Network = IPv4Network | IPv6Network
 
 DEFAULT_HEADER = "x-forwarded-for"
@@ -81,6 +81,7 @@ PRESETS = {
     "akamai": Preset("true-client-ip"),
     "fly": Preset("fly-client-ip"),
 }
+_AF_INET = int(socket.AF_INET)  # an enumeration's member is looked up and converted each time
 _HEADER_NAME = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _FORWARDED_FOR = re.compile(r"(?:^|;)\s*for\s*=\s*(\"[^\"]*\"|[^;\s]*)", re.IGNORECASE)
 _IPV4_PORT = re.compile(r"([0-9.]{7,15}):[0-9]{1,5}")
@@ -107,36 +108,37 @@ class AddressReader:
             if isinstance(network, IPv4Network)
         ]
 
-    def read(self, peer: str | None, headers: Headers) -> str | None:
+    def read(
+        self, peer: str | None, headers: Headers, by_name: Mapping[bytes, bytes] | None = None
+    ) -> str | None:
         """Return the visitor's address, or None where the socket has none, as a Unix one.
 
-        peer: the address at the other end of the socket. The result is in its shortest form,
-        without port, brackets or zone; an IPv4 address mapped into IPv6 is an IPv4 one.
+        peer: the address at the other end of the socket. by_name: the same headers, one of each
+        name, from whoever has them so; it saves going through the others. The result is in its
+        shortest form, without port, brackets or zone; an IPv4 address mapped into IPv6 is an
+        IPv4 one.
         """
-        address = _peer_address(peer)
         if not self._networks:
-            return address
-        header = self._header_of(address)
-        if header is None:
-            return address
-        # A header that is there more than once is one list (RFC 9110, section 5.3).
-        values = [value for name, value in headers if name == header]
-        if not values:
-            return address
-        text = b",".join(values)[-HEADER_LENGTH_MAX:].decode("latin-1")
-        return self._visitor(_hops(header, text)) or address
+            return _peer_address(peer)
+        header = self._proxies.get(peer or "") or self._header_of(peer)
+        if header is None or (by_name is not None and header not in by_name):
+            return _peer_address(peer)
+        if by_name is not None and len(by_name) == len(headers):
+            value = by_name[header]
+        else:
+            # A header that is there more than once is one list (RFC 9110, section 5.3).
+            value = b",".join([value for name, value in headers if name == header])
+        text = value[-HEADER_LENGTH_MAX:].decode("latin-1")
+        return self._visitor(_hops(header, text)) or _peer_address(peer)
 
     def _header_of(self, peer: str | None) -> bytes | None:
         """Return which header of a peer is believed, or None."""
-        key = peer or ""
-        header = self._proxies.get(key)
-        if header is None:
-            name = self._find_header(peer)
-            if name is None:
-                return None
-            header = name.encode()
-            if len(self._proxies) < KNOWN_PROXIES_MAX:
-                self._proxies[key] = header
+        name = self._find_header(_peer_address(peer))
+        if name is None:
+            return None
+        header = name.encode()
+        if len(self._proxies) < KNOWN_PROXIES_MAX:
+            self._proxies[peer or ""] = header
         return header
 
     def _find_header(self, peer: str | None) -> str | None:
@@ -150,6 +152,8 @@ class AddressReader:
 
     def _visitor(self, hops: Sequence[str]) -> str | None:
         """Return the rightmost hop that is not trusted; if all are, the leftmost."""
+        if len(hops) == 1:  # trusted or not
+            return _normal(hops[0])
         last = None
         for hop in reversed(hops[-HOPS_MAX:]):
             last = _normal(hop)
@@ -216,7 +220,7 @@ def _peer_address(peer: str | None) -> str | None:
 
 def _is_ipv4(text: str) -> bool:
     try:
-        socket.inet_pton(socket.AF_INET, text)
+        socket.inet_pton(_AF_INET, text)
     except (OSError, ValueError):
         return False
     return True
@@ -226,7 +230,7 @@ def _hops(header: bytes, text: str) -> list[str]:
     """Return the addresses that a header lists, the nearest to the server last, as written."""
     if header == b"forwarded":
         return [_forwarded_for(element) for element in text.split(",")]
-    hops = [hop.strip() for hop in text.split(",")]
+    hops = [hop.strip() for hop in text.split(",")] if "," in text else [text.strip()]
     if header == b"cloudfront-viewer-address":  # always with a port, and IPv6 without brackets
         return [hop.rpartition(":")[0] for hop in hops]
     return hops

@@ -1,12 +1,14 @@
 """Reads who sent a request from its headers.
 
-Invariant: nothing here keeps a sender; what is remembered are languages and brands of browsers.
+Invariant: nothing here keeps a sender; what is remembered are browsers, which many people share:
+their agent, hints and language, and no address.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -16,12 +18,12 @@ from mallard.ingest.user_agent import AGENT_LENGTH_MAX, HINT_LENGTH_MAX
 
 LANGUAGE_LENGTH_MAX = 35  # RFC 5646, section 4.4.1: room for every registered tag
 ORIGIN_LENGTH_MAX = 300  # a scheme, a host of 253 characters and a port
+ACCEPTED_LENGTH_MAX = 64  # of Accept-Language; its first tag is what counts
 
 _LANGUAGE = re.compile(r"[a-z]{1,8}(-[a-z0-9]{1,8})*")
 # The first is what browsers send today, the others what they and mail programs sent before.
 _PREFETCH_HEADERS = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _PREFETCH_WORDS = (b"prefetch", b"prerender", b"preview")
-_NO_HEADER: dict[bytes, bytes] = {}
 
 
 class SenderReader:
@@ -35,37 +37,53 @@ class SenderReader:
         client = scope.get("client")
         get = headers.get
         origin = get(b"origin")
+        agent = get(b"user-agent", b"")[:AGENT_LENGTH_MAX]
+        accepted = get(b"accept-language", b"")[:ACCEPTED_LENGTH_MAX]
+        brands = get(b"sec-ch-ua")
+        if brands is None:
+            browser = _browser(agent, accepted)
+        else:
+            browser = _browser(
+                agent,
+                accepted,
+                brands[:HINT_LENGTH_MAX],
+                get(b"sec-ch-ua-mobile", b"")[:HINT_LENGTH_MAX],
+                get(b"sec-ch-ua-platform", b"")[:HINT_LENGTH_MAX],
+                get(b"sec-ch-ua-platform-version", b"")[:HINT_LENGTH_MAX],
+            )
         return Sender(
-            self._addresses.read(client[0] if client else None, scope["headers"]),
-            get(b"user-agent", b"")[:AGENT_LENGTH_MAX].decode("latin-1"),
+            self._addresses.read(client[0] if client else None, scope["headers"], headers),
+            browser.user_agent,
             None if origin is None else origin[:ORIGIN_LENGTH_MAX].decode("latin-1"),
-            _client_hints(headers) if b"sec-ch-ua" in headers else None,
-            language(get(b"accept-language", b"")[:64]),
+            browser.client_hints,
+            browser.language,
             get(b"sec-gpc") == b"1" or get(b"dnt") == b"1",
             _is_prefetch(headers),
         )
 
 
-@lru_cache(maxsize=1024)
+class _Browser(NamedTuple):
+    """The part of a sender that many share."""
+
+    user_agent: str
+    client_hints: ClientHints | None
+    language: str | None
+
+
+# One text for all senders with the same browser also spares whoever looks it up later its hash.
+@lru_cache(maxsize=4096)  # under 16 MB when each is hostile; 1 kB is usual
+def _browser(agent: bytes, accepted: bytes, *hints: bytes) -> _Browser:
+    """Return what these headers, cut to their lengths, say; hints in the order of ClientHints."""
+    told = [value.decode("latin-1") if value else None for value in hints]
+    return _Browser(
+        agent.decode("latin-1"), ClientHints(*told) if told else None, language(accepted)
+    )
+
+
 def language(accepted: bytes) -> str | None:
     """Return the first tag of an Accept-Language, in lower case; None for none, or for any."""
     tag = accepted.partition(b",")[0].partition(b";")[0].strip().lower().decode("latin-1")
     return tag if len(tag) <= LANGUAGE_LENGTH_MAX and _LANGUAGE.fullmatch(tag) else None
-
-
-def _client_hints(headers: dict[bytes, bytes]) -> ClientHints:
-    get = headers.get
-    return _hints(
-        get(b"sec-ch-ua", b"")[:HINT_LENGTH_MAX],
-        get(b"sec-ch-ua-mobile", b"")[:HINT_LENGTH_MAX],
-        get(b"sec-ch-ua-platform", b"")[:HINT_LENGTH_MAX],
-        get(b"sec-ch-ua-platform-version", b"")[:HINT_LENGTH_MAX],
-    )
-
-
-@lru_cache(maxsize=1024)  # at most 1 MB; browsers have few and tell everybody the same
-def _hints(*values: bytes) -> ClientHints:
-    return ClientHints(*(value.decode("latin-1") if value else None for value in values))
 
 
 def _is_prefetch(headers: dict[bytes, bytes]) -> bool:

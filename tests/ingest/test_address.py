@@ -20,6 +20,7 @@ def read(peer: str | None, *trusted: str, header: str = "", **headers: str) -> s
     sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     first = reader.read(peer, sent)
     assert reader.read(peer, sent) == first
+    assert reader.read(peer, sent, dict(sent)) == first
     return first
 
 
@@ -72,6 +73,8 @@ def test_a_header_that_is_there_twice_is_one_list() -> None:
     reader = AddressReader(ProxyConfig(trusted=("loopback",)))
     headers = [(b"x-forwarded-for", b"6.6.6.6"), (b"x-forwarded-for", b"203.0.113.7")]
     assert reader.read("127.0.0.1", headers) == "203.0.113.7"
+    headers.append((b"x-forwarded-for", b"127.0.0.1"))
+    assert reader.read("127.0.0.1", headers, dict(headers)) == "203.0.113.7"
 
 
 @pytest.mark.parametrize(

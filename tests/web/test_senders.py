@@ -40,6 +40,30 @@ def test_agent_origin_and_hints_are_read() -> None:
     assert sender.client_hints == ClientHints('"Chromium";v="124"', "?0", '"Windows"', None)
 
 
+@pytest.mark.parametrize("name", ["user-agent", "accept-language", "sec-ch-ua-platform"])
+def test_browsers_that_differ_in_one_header_are_not_confused(name: str) -> None:
+    common = {"user_agent": "a", "accept_language": "de", "sec_ch_ua": "b"}
+    usual = read(**common)
+    other = read(**common | {name.replace("-", "_"): "fr"})
+    assert usual != other
+    assert read(**common) == usual
+
+
+def test_hints_without_brands_are_none_and_empty_brands_are_hints() -> None:
+    assert read(sec_ch_ua_mobile="?1").client_hints is None
+    assert read(sec_ch_ua="", sec_ch_ua_mobile="?1").client_hints == ClientHints(mobile="?1")
+
+
+def test_two_visitors_with_one_browser_keep_their_own_addresses() -> None:
+    trusting = SenderReader(AddressReader(ProxyConfig(trusted=("loopback",))))
+    headers = {b"user-agent": b"unique", b"x-forwarded-for": b"203.0.113.99"}
+    scope = {"client": ("127.0.0.1", 1), "headers": list(headers.items())}
+    assert trusting.read(scope, headers).address == "203.0.113.99"
+    headers = {b"user-agent": b"unique", b"x-forwarded-for": b"203.0.113.98"}
+    scope = {"client": ("127.0.0.1", 1), "headers": list(headers.items())}
+    assert trusting.read(scope, headers).address == "203.0.113.98"
+
+
 def test_what_is_long_is_cut() -> None:
     sender = read(user_agent="x" * 9000, sec_ch_ua="y" * 9000, origin="z" * 9000)
     assert len(sender.user_agent) <= 1024
