@@ -12,7 +12,7 @@ where the setting names the port; "www." makes no difference, subdomains are sit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -86,6 +86,36 @@ class Admission:
                 field="Origin",
                 rule="the host of one of the configured site_ids",
             )
+        self._check_sites(sites)
+
+    def judge(self, raw: RawEvent, sender: Sender) -> Verdict:
+        """Return what becomes of an event; it is the same for each of its sites."""
+        verdict = self._judge_sender(sender)
+        return self._judge_event(raw) if verdict is ACCEPTED else verdict
+
+    def for_sender(self, sender: Sender) -> Callable[[RawEvent], Verdict]:
+        """Return what checks and judges the events of a sender, one after the other.
+
+        It does what `check_sender` and `judge` do, and finds out once what is the same for all
+        events of a request; so keep it no longer than that. Both this and the function raise
+        Forbidden.
+        """
+        self.check_sender(sender, ())
+        verdict = self._judge_sender(sender)
+        has_sites, check_sites, judge_event = (
+            bool(self._sites),
+            self._check_sites,
+            self._judge_event,
+        )
+
+        def judge(raw: RawEvent) -> Verdict:
+            if has_sites:
+                check_sites(raw.sites)
+            return judge_event(raw) if verdict is ACCEPTED else verdict
+
+        return judge
+
+    def _check_sites(self, sites: Iterable[str]) -> None:
         for site in sites:
             if site not in self._sites:
                 raise Forbidden(
@@ -94,14 +124,16 @@ class Admission:
                     rule="one of the configured site_ids",
                 )
 
-    def judge(self, raw: RawEvent, sender: Sender) -> Verdict:
-        """Return what becomes of an event; it is the same for each of its sites."""
+    def _judge_sender(self, sender: Sender) -> Verdict:
         if sender.prefetch:
             return _PREFETCH
         if self._filter_bots and (reason := self._bots.reason(sender.user_agent)) is not None:
             return _AUTOMATION if reason == Reason.AUTOMATION else _BOT
         if self._drop_signals and sender.privacy_signal:
             return _PRIVACY_SIGNAL
+        return ACCEPTED
+
+    def _judge_event(self, raw: RawEvent) -> Verdict:
         if raw.referrer is not None and self._referrers.is_spam_referrer(raw.referrer):
             return _SPAM_REFERRER
         return ACCEPTED

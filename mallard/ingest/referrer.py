@@ -115,6 +115,7 @@ class Referrers:
         hosts = (without_www(host.strip().lower().strip(".")) for host in blocked)
         self._spam = SPAM_HOSTS | {host for host in hosts if host}
         self._cached = lru_cache(CACHED_REFERRERS_MAX)(_read)
+        self._cached_spam = lru_cache(CACHED_REFERRERS_MAX)(self._is_from_spam)
 
     def read(self, referrer: str | None) -> Referral:
         """Return what a referrer says."""
@@ -134,7 +135,14 @@ class Referrers:
 
     def is_spam_referrer(self, referrer: str | None) -> bool:
         """Tell whether a referrer as sent comes from a blocked host."""
-        return bool(referrer) and self.is_spam(self.read(referrer).host)
+        if not referrer:
+            return False
+        if len(referrer) > CACHED_LENGTH_MAX:
+            return self._is_from_spam(referrer)
+        return self._cached_spam(referrer)
+
+    def _is_from_spam(self, referrer: str) -> bool:
+        return self.is_spam(self.read(referrer).host)
 
 
 def is_own(host: str | None, hostname: str, site_id: str) -> bool:

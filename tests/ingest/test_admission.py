@@ -78,3 +78,29 @@ def test_another_origin_is_forbidden(origin: str) -> None:
     with pytest.raises(Forbidden) as caught:
         admission(site_ids=("example.com",)).check_sender(make_sender(origin=origin), [])
     assert caught.value.field == "Origin"
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [{}, {"prefetch": True}, {"user_agent": "Googlebot/2.1"}, {"privacy_signal": True}],
+)
+def test_many_events_of_a_sender_are_judged_as_each_would_be_alone(sender: dict[str, Any]) -> None:
+    who = make_sender(**sender)
+    judge = admission("drop").for_sender(who)
+    raws = [make_raw(), make_raw(referrer="https://semalt.com/"), make_raw(referrer="https://a.b/")]
+    assert [judge(raw) for raw in raws] == [admission("drop").judge(raw, who) for raw in raws]
+
+
+def test_what_judges_many_events_forbids_what_one_is_forbidden() -> None:
+    sites = admission(site_ids=("example.com",))
+    with pytest.raises(Forbidden) as caught:
+        sites.for_sender(make_sender(origin="https://a.b"))
+    assert caught.value.field == "Origin"
+    judge = sites.for_sender(make_sender())
+    assert judge(make_raw()) is ACCEPTED
+    with pytest.raises(Forbidden) as caught:
+        judge(make_raw(sites=("example.com", "a.b")))
+    assert caught.value.field == "d"
+    bot = sites.for_sender(make_sender(user_agent="Googlebot/2.1"))
+    with pytest.raises(Forbidden):
+        bot(make_raw(sites=("a.b",)))

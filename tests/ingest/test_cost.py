@@ -48,11 +48,15 @@ def test_a_flood_of_agents_and_referrers_leaves_no_more_than_the_caches_hold() -
     for i in range(5000):
         agents.describe(f"agent-{i}")
         referrers.read(f"https://{i}.example/")
+        referrers.is_spam_referrer(f"https://{i}.example/")
     assert agents._describe.cache_info().currsize <= 4096
     assert referrers._cached.cache_info().currsize <= 4096
+    assert referrers._cached_spam.cache_info().currsize <= 4096
 
 
 def test_a_long_referrer_is_not_kept() -> None:
     referrers = Referrers()
     referrers.read("https://example.org/" + "x" * 1000)
+    assert referrers.is_spam_referrer("https://semalt.com/" + "x" * 1000)
     assert referrers._cached.cache_info().currsize == 0
+    assert referrers._cached_spam.cache_info().currsize == 0
