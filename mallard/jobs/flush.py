@@ -55,7 +55,10 @@ class Flusher:
         self._try()
 
     def notice_commit(self) -> None:
-        """See whether enough events wait; called after each commit, so it must be short."""
+        """See whether enough events wait; called after each commit, so it must be short.
+
+        Any thread may call it.
+        """
         if self._buffer.ring.events >= self._config.flush_events and not self._failure:
             self._wake.set()
 
@@ -84,8 +87,10 @@ class Flusher:
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self._config.flush_interval_seconds)
-            self._wake.clear()
             self._try()
+            # Commits during the flush saw the events it was about to take: no reason for another.
+            self._wake.clear()
+            self.notice_commit()
 
     def _try(self) -> None:
         try:

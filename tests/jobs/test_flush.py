@@ -75,6 +75,29 @@ def test_enough_events_wake_the_flusher(build: Build) -> None:
     rooms.close(flush=True)
 
 
+def test_a_commit_during_a_flush_by_number_does_not_wake_another_for_few_events(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = build(flush_events=2, flush_interval_seconds=3600)
+    publish = rooms.store.publish
+    published: list[int] = []
+
+    def publish_late(events: pa.Table, watermark: int) -> None:
+        if not published:
+            rooms.append(*named("c"))  # the ring still holds what is being flushed
+        publish(events, watermark)
+        published.append(events.num_rows)
+
+    monkeypatch.setattr(rooms.store, "publish", publish_late)
+    rooms.flusher.start()
+    rooms.append(*named("a", "b"))
+    until(lambda: published, "the first flush")
+    rooms.append(*named("d"))
+    until(lambda: rooms.store.snapshot().watermark == 4, "the next flush by number")
+    assert published == [2, 2]
+    rooms.close(flush=True)
+
+
 def test_few_events_are_flushed_when_they_have_waited(build: Build) -> None:
     rooms = build(flush_interval_seconds=0.01)
     rooms.flusher.start()
