@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from time import sleep
+
+import pyarrow as pa
 
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
@@ -16,6 +19,11 @@ from mallard.telemetry import Telemetry
 
 # Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer.
 SLICE_EVENTS = 20_000
+# Events made columns at a time, which takes about a millisecond and holds Python's interpreter:
+# the event loop waits that long at most. Parquet is made beside it, without the interpreter.
+CONVERT_EVENTS = 500
+# Long enough for another thread to wake up and take the interpreter; sleeping for 0 is not.
+PAUSE_SECONDS = 0.0002
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +82,10 @@ class Flusher:
             tail, watermark = self._buffer.tail(), self._store.snapshot().watermark
             if tail and tail[0].last_position <= watermark:
                 self._buffer.release(watermark)  # a commit that seemed to fail had happened
-            for frames in _slices([frame for frame in tail if frame.last_position > watermark]):
+            left = [frame for frame in tail if frame.last_position > watermark]
+            for frames in _slices(left, SLICE_EVENTS):
                 started = self._clock.monotonic()
-                table = to_table(frames)
+                table = pa.concat_tables(_tables(frames))
                 watermark = frames[-1].last_position
                 self._store.publish(table, watermark)
                 self._buffer.release(watermark)
@@ -107,12 +116,19 @@ class Flusher:
             self._failure = None
 
 
-def _slices(frames: list[Frame]) -> Iterator[list[Frame]]:
-    """Cut frames into runs of at most SLICE_EVENTS events; a frame is never cut."""
+def _tables(frames: list[Frame]) -> Iterator[pa.Table]:
+    """Make columns of frames little by little, so that events are accepted in between."""
+    for some in _slices(frames, CONVERT_EVENTS):
+        yield to_table(some)
+        sleep(PAUSE_SECONDS)
+
+
+def _slices(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
+    """Cut frames into runs of at most so many events; a frame is never cut."""
     run: list[Frame] = []
     events = 0
     for frame in frames:
-        if run and events + len(frame.events) > SLICE_EVENTS:
+        if run and events + len(frame.events) > most:
             yield run
             run, events = [], 0
         run.append(frame)
