@@ -54,6 +54,7 @@ _LONG_NAMES = {
     "hashMode": "h",
     "screen_width": "w",
 }
+_is_short = frozenset(_LONG_NAMES).isdisjoint
 _SITE = re.compile(r"[A-Za-z0-9._:\-]+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The shortest way an URL starts that needs no look at its scheme.
@@ -86,6 +87,9 @@ class RawEvent(NamedTuple):
     scroll_depth: int | None = None
     engaged_ms: int | None = None
     script_version: str | None = None
+
+
+_make_raw = RawEvent._make
 
 
 def from_json(body: bytes) -> RawEvent:
@@ -155,7 +159,7 @@ def from_query(query_string: bytes) -> RawEvent:
 
 def _read(document: dict[str, Any]) -> RawEvent:
     names = _AS_SHORT
-    if not _LONG_NAMES.keys().isdisjoint(document):
+    if not _is_short(document):
         document, names = _shortened(document)
     get = document.get
     domain, name, url = get("d"), get("n"), get("u")
@@ -171,20 +175,23 @@ def _read(document: dict[str, Any]) -> RawEvent:
         amount, currency = _plausible_revenue(revenue)
     elif get("rc") is not None:
         _currency(get("rc"), names)
-    return RawEvent(
-        _sites(domain, names),
-        _name(name, names),
-        _url(url, names),
-        None if referrer is None else _referrer(referrer, names),
-        None if (width := get("w")) is None else _width(width, names),
-        None if props is None else _props(props, names),
-        amount,
-        currency,
-        True if (interactive := get("i")) is None else _flag(interactive, "i", names),
-        False if (hash_mode := get("h")) is None else _flag(hash_mode, "h", names),
-        None if (depth := get("sd")) is None else _scroll_depth(depth, names),
-        None if (engaged := get("e")) is None else _engaged_ms(engaged, names),
-        None if (version := get("v")) is None else _version(version, names),
+    # By position, and not by calling the class: its own way of doing so takes twice as long.
+    return _make_raw(
+        (
+            _sites(domain, names),
+            _name(name, names),
+            _url(url, names),
+            None if referrer is None else _referrer(referrer, names),
+            None if (width := get("w")) is None else _width(width, names),
+            None if props is None else _props(props, names),
+            amount,
+            currency,
+            True if (interactive := get("i")) is None else _flag(interactive, "i", names),
+            False if (hash_mode := get("h")) is None else _flag(hash_mode, "h", names),
+            None if (depth := get("sd")) is None else _scroll_depth(depth, names),
+            None if (engaged := get("e")) is None else _engaged_ms(engaged, names),
+            None if (version := get("v")) is None else _version(version, names),
+        )
     )
 
 
@@ -258,6 +265,11 @@ def split_sites(text: str) -> tuple[str, ...]:
 
 
 def _name(value: object, names: _Names) -> str:
+    # The short way: what is printable holds neither NUL nor a control character.
+    if type(value) is str and len(value) <= NAME_LENGTH_MAX and value.isprintable():
+        name = value.strip()
+        if name:
+            return name
     name = _text(value, "n", names, NAME_LENGTH_MAX)
     if not name:
         _refuse("n", names, "is empty", "an event's name, such as pageview")
@@ -267,6 +279,13 @@ def _name(value: object, names: _Names) -> str:
 
 
 def _url(value: object, names: _Names) -> str:
+    if (  # the short way
+        type(value) is str
+        and len(value) <= URL_LENGTH_MAX
+        and value.startswith(_PLAIN_SCHEMES)
+        and "\0" not in value
+    ):
+        return value.strip()
     url = _text(value, "u", names, URL_LENGTH_MAX)
     if not url:
         _refuse("u", names, "is empty", "the URL of the page")
@@ -287,7 +306,7 @@ def _whole(value: object) -> int | None:
 
 
 def _width(value: object, names: _Names) -> int:
-    width = _whole(value)
+    width = value if type(value) is int else _whole(value)
     if width is None or not 0 <= width <= INT32_MAX:
         _refuse("w", names, "is no screen width", f"a whole number from 0 to {INT32_MAX}")
     return width

@@ -452,3 +452,38 @@ def test_the_pixel_refuses_what_the_post_refuses(query: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         from_query(query)
     assert not isinstance(caught.value, MissingInput)
+
+
+def test_every_field_lands_under_its_own_name() -> None:
+    document = {
+        "d": "example.com",
+        "n": " signup ",
+        "u": " https://example.com/x ",
+        "r": "https://b.org/",
+        "w": 800,
+        "p": {"a": 1},
+        "ra": 2,
+        "rc": "eur",
+        "i": False,
+        "h": True,
+        "sd": 70,
+        "e": 900,
+        "v": "3",
+    }
+    raw = from_json(json.dumps(document).encode())
+    assert raw == RawEvent(
+        sites=("example.com",),
+        name="signup",
+        url="https://example.com/x",
+        referrer="https://b.org/",
+        screen_width=800,
+        props='{"a":1}',
+        revenue_amount=Decimal("2.00"),
+        revenue_currency="EUR",
+        interactive=False,
+        hash_mode=True,
+        scroll_depth=70,
+        engaged_ms=900,
+        script_version="3",
+    )
+    assert type(raw) is RawEvent
