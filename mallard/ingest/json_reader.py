@@ -58,9 +58,10 @@ def _quotes(value: Any, escaped: bool, depth: int) -> int:
             count += sum(key.count('"') for key in value)
         value = value.values()
     for inner in value:
-        if type(inner) is str:  # as above; most are, and a call costs more than the count
+        kind = type(inner)
+        if kind is str:  # as above; most are, and a call costs more than the count
             count += 2 + inner.count('"') if escaped else 2
-        else:
+        elif kind is dict or kind is list:
             count += _quotes(inner, escaped, depth + 1)
     return count
 
