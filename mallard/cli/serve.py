@@ -26,8 +26,9 @@ from mallard.web.app import create_app
 from mallard.web.connection import Connection
 
 # Of Python's search for cycles: after how many new objects, and every how many of those searches
-# among older ones. An event is a dozen objects and no cycle; searching after every 700 of
-# them, as Python does by itself, took 8 % of the processor time of an event and found nothing.
+# among older ones. An event is a dozen objects and no cycle, so what comes and goes with events
+# needs no search. What lives as long as the process is frozen, which spares the search walking it.
+# Both together once measured 90-98 us of processor time a request instead of 100-106.
 GC_THRESHOLDS = (10_000, 20, 100)
 
 _log = logging.getLogger(__name__)
