@@ -24,6 +24,7 @@ _LANGUAGE = re.compile(r"[a-z]{1,8}(-[a-z0-9]{1,8})*")
 # The first is what browsers send today, the others what they and mail programs sent before.
 _PREFETCH_HEADERS = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _PREFETCH_WORDS = (b"prefetch", b"prerender", b"preview")
+_make_sender = Sender._make
 
 
 class SenderReader:
@@ -51,14 +52,17 @@ class SenderReader:
                 get(b"sec-ch-ua-platform", b"")[:HINT_LENGTH_MAX],
                 get(b"sec-ch-ua-platform-version", b"")[:HINT_LENGTH_MAX],
             )
-        return Sender(
-            self._addresses.read(client[0] if client else None, scope["headers"], headers),
-            browser.user_agent,
-            None if origin is None else origin[:ORIGIN_LENGTH_MAX].decode("latin-1"),
-            browser.client_hints,
-            browser.language,
-            get(b"sec-gpc") == b"1" or get(b"dnt") == b"1",
-            _is_prefetch(headers),
+        # By position, as each request makes one: calling the class takes twice as long.
+        return _make_sender(
+            (
+                self._addresses.read(client[0] if client else None, scope["headers"], headers),
+                browser.user_agent,
+                None if origin is None else origin[:ORIGIN_LENGTH_MAX].decode("latin-1"),
+                browser.client_hints,
+                browser.language,
+                get(b"sec-gpc") == b"1" or get(b"dnt") == b"1",
+                _is_prefetch(headers),
+            )
         )
 
 

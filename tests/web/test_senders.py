@@ -49,6 +49,24 @@ def test_browsers_that_differ_in_one_header_are_not_confused(name: str) -> None:
     assert read(**common) == usual
 
 
+def test_every_value_lands_under_its_own_name() -> None:
+    sender = read(
+        user_agent="a", origin="o", sec_ch_ua="b", accept_language="de", dnt="1", purpose="prefetch"
+    )
+    assert sender == Sender(
+        address="203.0.113.7",
+        user_agent="a",
+        origin="o",
+        client_hints=ClientHints(brands="b"),
+        language="de",
+        privacy_signal=True,
+        prefetch=True,
+    )
+    assert not read(user_agent="a", dnt="1").prefetch
+    assert not read(user_agent="a", purpose="prefetch").privacy_signal
+    assert type(sender) is Sender
+
+
 def test_hints_without_brands_are_none_and_empty_brands_are_hints() -> None:
     assert read(sec_ch_ua_mobile="?1").client_hints is None
     assert read(sec_ch_ua="", sec_ch_ua_mobile="?1").client_hints == ClientHints(mobile="?1")
