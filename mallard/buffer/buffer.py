@@ -13,6 +13,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,12 @@ from mallard.files import Files
 from mallard.telemetry import Telemetry
 
 GROUP_EVENTS_MAX = 5_000  # events in one write; beyond it waiting longer saves no syncs
+# After a write for this many requests or more, the next one waits this long for company. A sync is
+# so fast on some disks that else each would be for a handful, and each costs the processor more
+# than an event does, for waking threads and handing them the interpreter. Who comes alone never
+# waits. (Measured with 64 connections: 100 us of processor time a request without it, 60 with.)
+BUSY_APPENDS = 4
+GATHER_SECONDS = 0.0005
 PROBE_SECONDS = 1.0  # how often a failed log is tried again when no request does it
 
 _log = logging.getLogger(__name__)
@@ -85,7 +92,10 @@ class Buffer:
         self._node = node
         self._wal = Wal(self._folder, files, config.segment_bytes, data / "quarantine")
         self._ring = Ring(config.capacity_events, config.capacity_bytes)
-        self._queue: queue.SimpleQueue[_Append | _Trim | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Append] | _Trim | None] = queue.SimpleQueue()
+        # What came in one turn of the event loop goes to the thread at once. One by one, each would
+        # wake it, and the two would hand the interpreter to and fro instead of working.
+        self._gathered: list[_Append] = []
         self._thread = threading.Thread(target=self._run, name="mallard-log", daemon=True)
         self._next_position = 1
         self._loaded_at = 0
@@ -137,7 +147,9 @@ class Buffer:
             if not self._ring.reserve(len(rows)):
                 self._telemetry.failures["ring_full"] += 1
                 raise Overloaded("Too many events wait to be written; send this one again later.")
-            self._queue.put(_Append(rows, settle, loop, self._clock.monotonic()))
+            if not self._gathered:
+                loop.call_soon(self._hand_over)
+            self._gathered.append(_Append(rows, settle, loop, self._clock.monotonic()))
 
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
@@ -161,9 +173,19 @@ class Buffer:
             first = not self._closed
             self._closed = True
             if first and self._thread.is_alive():
+                self._put_gathered()
                 self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+
+    def _hand_over(self) -> None:
+        with self._door:
+            self._put_gathered()
+
+    def _put_gathered(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     @property
     def failure(self) -> str | None:
@@ -183,14 +205,17 @@ class Buffer:
     # --- the buffer's thread, from here on ---
 
     def _run(self) -> None:
-        running = True
+        running, busy = True, False
         while running:
             try:
                 first = self._queue.get(timeout=PROBE_SECONDS if self._failure else None)
             except queue.Empty:
                 self._probe()
                 continue
+            if busy:
+                time.sleep(GATHER_SECONDS)
             appends, trim, running = self._gather(first)
+            busy = len(appends) >= BUSY_APPENDS
             if appends:
                 self._commit_or_refuse(appends)
             if trim is not None:
@@ -200,7 +225,7 @@ class Buffer:
         except OSError as error:  # what was acknowledged is synced already
             _log.error("the log could not be closed: %s", _reason(error))
 
-    def _gather(self, item: _Append | _Trim | None) -> tuple[list[_Append], int | None, bool]:
+    def _gather(self, item: list[_Append] | _Trim | None) -> tuple[list[_Append], int | None, bool]:
         """Take what waits in the queue: appends for one write, the last trim, whether to go on."""
         appends: list[_Append] = []
         trim: int | None = None
@@ -209,8 +234,8 @@ class Buffer:
             if isinstance(item, _Trim):
                 trim = item.watermark
             else:
-                appends.append(item)
-                count += len(item.events)
+                appends += item
+                count += sum(len(append.events) for append in item)
             if count >= GROUP_EVENTS_MAX:
                 return appends, trim, True
             try:

@@ -59,6 +59,7 @@ class Connection(HttpToolsProtocol):
     _received_bytes = 0  # of the message that is under way; 0 between messages
     _since = 0.0  # when the message, or the connection, began
     _watch: asyncio.TimerHandle | None = None
+    last_head: tuple[tuple[object, ...], bytes] | None = None  # of a direct answer, and its parts
     _direct: DirectCycle | None = None  # whose request is still being read
     _before: RequestResponseCycle | None = None  # the cycle that one took the place of
 

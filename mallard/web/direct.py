@@ -75,16 +75,24 @@ class DirectCycle(RequestResponseCycle):
         connection = self._connection
         if self.disconnected or connection.transport.is_closing():
             return
-        lines = [STATUS_LINE[status]]
-        for name, value in (*connection.server_state.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines += (b"\r\n", body)
-        connection.transport.write(b"".join(lines))
+        # Most answers are like the one before. The list with the date is a new one each second.
+        made_of = (status, headers, connection.server_state.default_headers, self.keep_alive)
+        if connection.last_head is None or made_of != connection.last_head[0]:
+            connection.last_head = (made_of, _head(*made_of))
+        connection.transport.write(connection.last_head[1] + body)
         if not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()
+
+
+def _head(status: int, headers: HeaderList, defaults: HeaderList, keep_alive: bool) -> bytes:
+    lines = [STATUS_LINE[status]]
+    for name, value in (*defaults, *headers):
+        lines += (name, b": ", value, b"\r\n")
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
 
 def direct_headers(headers: HeaderList, bytes_max: int) -> dict[bytes, bytes] | None:
