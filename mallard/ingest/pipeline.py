@@ -41,10 +41,10 @@ Settle = Callable[[Outcome | Exception], None]
 class Enriches(Protocol):
     """What `enrichment.Enricher` does, as far as the path needs it."""
 
-    def enrich(
-        self, raw: RawEvent, site_id: str, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Event:
-        """Return what is stored of a raw event for one site."""
+    def for_sender(
+        self, sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> Callable[[RawEvent, str], Event]:
+        """Return what makes a sender's raw event and one of its sites into what is stored."""
 
 
 class Appends(Protocol):
@@ -90,13 +90,11 @@ class Pipeline:
         settle: gets the outcome, or the error that `accept` would raise once it had waited. What
         can be refused at once is raised.
         """
-        admission, enrich = self._admission, self._enricher.enrich
-        for raw in raws:
-            admission.check_sender(sender, raw.sites)
+        admit = self._admission.for_sender(sender)
         admitted: list[RawEvent] = []
         dropped: list[tuple[RawEvent, Reason]] = []
         for raw in raws:
-            verdict = admission.judge(raw, sender)
+            verdict = admit(raw)
             if verdict.reason is Reason.ACCEPTED:
                 admitted.append(raw)
             else:
@@ -104,11 +102,10 @@ class Pipeline:
         if not admitted:
             settle(self._outcome(0, dropped, door))
             return
-        admission.charge(admitted)
+        self._admission.charge(admitted)
         at_us, source = self._clock.now_us(), _source(sender, door)
-        events = [
-            enrich(raw, site, sender, at_us, source, door) for raw in admitted for site in raw.sites
-        ]
+        enrich = self._enricher.for_sender(sender, at_us, source, door)
+        events = [enrich(raw, site) for raw in admitted for site in raw.sites]
 
         def stored(result: object) -> None:
             if isinstance(result, Exception):
@@ -143,18 +140,15 @@ class Pipeline:
             "events": [],
         }
         try:
-            self._admission.check_sender(sender, raw.sites)
-            verdict = self._admission.judge(raw, sender)
+            verdict = self._admission.for_sender(sender)(raw)
             if verdict is not ACCEPTED:
                 return _told("dropped", verdict.reason.value, verdict.detail) | told
             if wait := self._admission.wait_seconds([raw]):
                 detail = "There are too many events for this site."
                 raise RateLimited(detail, retry_after_seconds=ceil(wait))
             at_us, source = self._clock.now_us(), _source(sender, door)
-            told["events"] = [
-                readable(self._enricher.enrich(raw, site, sender, at_us, source, door))
-                for site in raw.sites
-            ]
+            enrich = self._enricher.for_sender(sender, at_us, source, door)
+            told["events"] = [readable(enrich(raw, site)) for site in raw.sites]
         except MallardError as error:
             return _told("refused", error.code, error.detail) | told
         return _told("accepted", verdict.reason.value, verdict.detail) | told

@@ -32,10 +32,12 @@ BOT = "Googlebot/2.1"
 class Enricher:
     """Keeps what a test asks for."""
 
-    def enrich(
-        self, raw: RawEvent, site_id: str, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Event:
-        return Event(site_id, at_us, raw.name, source=source, ingest_api=ingest_api)
+    def for_sender(
+        self, sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> Callable[[RawEvent, str], Event]:
+        return lambda raw, site_id: Event(
+            site_id, at_us, raw.name, source=source, ingest_api=ingest_api
+        )
 
 
 class Buffer:
