@@ -1,7 +1,8 @@
 """`mallard shell`: SQL over everything stored, the log's tail included, in DuckDB's dialect.
 
-It reads the data folder and takes no lock of it, so a server may run meanwhile. Before each
-statement it looks again, so that answers follow what the server stores.
+It reads the data folder and takes no lock of it, so a server may run meanwhile, to which it gives
+way where both want the processor. Before each statement it looks again, so that answers follow what
+the server stores.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from shutil import get_terminal_size
 
 import duckdb
 
+from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
 from mallard.query.events import show_folder
 
@@ -35,6 +37,7 @@ def shell(data: Path, sql: str | None, form: str) -> None:
     form: "table" or "csv". Raises StorageError for what is no data folder, InvalidInput for
     wrong SQL.
     """
+    give_way()
     connection = duckdb.connect()
     if not show_folder(connection, data):
         print(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mallard.cli.polite import give_way
 from mallard.files import Files
 from mallard.jobs import verify as jobs
 
@@ -15,6 +16,7 @@ def verify(data: Path) -> int:
 
     Raises StorageError when the folder is no data folder.
     """
+    give_way()
     console = Console(highlight=False, soft_wrap=True)
     with console.status(f"Reading {data} ..."):
         findings = jobs.verify(data, Files())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from mallard.jobs.flush import Flusher
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
 from tests.factories import make_event
+
+
+@pytest.fixture(autouse=True)
+def asked_to_be_nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What was asked of `os.nice`, which would last as long as the process that runs the tests."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append, raising=False)
+    return asked
 
 
 @pytest.fixture

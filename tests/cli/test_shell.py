@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mallard.cli.polite import NICENESS
 from mallard.cli.shell import shell
 from mallard.errors import InvalidInput, StorageError
 
@@ -23,6 +24,13 @@ def test_a_statement_sees_parquet_and_the_logs_tail(
 ) -> None:
     shell(data, NAMES, "csv")
     assert capsys.readouterr().out == "event_name\nin parquet\nin the log\n"
+
+
+def test_it_gives_way_to_a_server_on_the_same_machine(
+    data: Path, asked_to_be_nice: list[int]
+) -> None:
+    shell(data, "SELECT 1", "csv")
+    assert asked_to_be_nice == [NICENESS]
 
 
 def test_a_table_shows_names_types_and_values(

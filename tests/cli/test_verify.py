@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mallard.cli.polite import NICENESS
 from mallard.cli.verify import verify
 
 
@@ -14,6 +15,13 @@ def test_a_sound_folder_is_counted_and_passes(
     said = capsys.readouterr().out
     assert said.startswith("1 events in 1 parts (")
     assert said.endswith("and 1 in the log.\nEverything is as the manifest says.\n")
+
+
+def test_it_gives_way_to_a_server_on_the_same_machine(
+    data: Path, asked_to_be_nice: list[int]
+) -> None:
+    verify(data)
+    assert asked_to_be_nice == [NICENESS]
 
 
 def test_one_flipped_bit_in_a_part_is_a_problem(
