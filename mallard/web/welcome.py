@@ -21,11 +21,13 @@ _PAGE = """\
 <title>Mallard</title>
 <style>
 body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto }}
-pre {{ background: #f2f2f0; color: #111; padding: 1rem; overflow-x: auto }}
+pre {{ background: #f2f2f0; color: #111; padding: 1rem; white-space: pre-wrap;
+  overflow-wrap: anywhere }}
 </style>
 <h1>Mallard is running</h1>
 <p>Paste this into the pages of your site, with its own name in <code>data-domain</code>:</p>
 <pre>{snippet}</pre>
+<p>To try it on a page on localhost, which is not counted otherwise, add <code>data-local</code>.</p>
 <p>Or send an event from a back end:</p>
 <pre>{command}</pre>
 <p>See what is stored, on the server itself:</p>
