@@ -27,7 +27,7 @@ pre {{ background: #f2f2f0; color: #111; padding: 1rem; white-space: pre-wrap;
 <h1>Mallard is running</h1>
 <p>Paste this into the pages of your site, with its own name in <code>data-domain</code>:</p>
 <pre>{snippet}</pre>
-<p>To try it on a page on localhost, which is not counted otherwise, add <code>data-local</code>.</p>
+<p>To try it on localhost, which is not counted otherwise, add <code>data-local</code>.</p>
 <p>Or send an event from a back end:</p>
 <pre>{command}</pre>
 <p>See what is stored, on the server itself:</p>
