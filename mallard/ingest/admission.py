@@ -72,35 +72,15 @@ class Admission:
         self._referrers = referrers
         self._rate_limit = rate_limit
 
-    def check_sender(self, sender: Sender, sites: Iterable[str]) -> None:
-        """Raise Forbidden if `site_ids` is set and the Origin, or one of the sites, is not in it.
-
-        Only a browser sends an Origin; without one the sites alone count.
-        """
-        if not self._sites:
-            return
-        origin = sender.origin
-        if origin is not None and not self._is_known_origin(origin):
-            raise Forbidden(
-                "The Origin of this request is not among the sites of this server.",
-                field="Origin",
-                rule="the host of one of the configured site_ids",
-            )
-        self._check_sites(sites)
-
-    def judge(self, raw: RawEvent, sender: Sender) -> Verdict:
-        """Return what becomes of an event; it is the same for each of its sites."""
-        verdict = self._judge_sender(sender)
-        return self._judge_event(raw) if verdict is ACCEPTED else verdict
-
     def for_sender(self, sender: Sender) -> Callable[[RawEvent], Verdict]:
-        """Return what checks and judges the events of a sender, one after the other.
+        """Return what says, one after the other, what becomes of a sender's events.
 
-        It does what `check_sender` and `judge` do, and finds out once what is the same for all
-        events of a request; so keep it no longer than that. Both this and the function raise
-        Forbidden.
+        A verdict is the same for each of an event's sites. What is the same for all events of a
+        request is found out once; so keep the function no longer than that. Raises Forbidden if
+        `site_ids` is set and the Origin is not in it (only a browser sends one); the function
+        raises it for an event with a site that is not in it.
         """
-        self.check_sender(sender, ())
+        self._check_origin(sender.origin)
         verdict = self._judge_sender(sender)
         has_sites, check_sites, judge_event = (
             bool(self._sites),
@@ -114,6 +94,14 @@ class Admission:
             return judge_event(raw) if verdict is ACCEPTED else verdict
 
         return judge
+
+    def _check_origin(self, origin: str | None) -> None:
+        if self._sites and origin is not None and not self._is_known_origin(origin):
+            raise Forbidden(
+                "The Origin of this request is not among the sites of this server.",
+                field="Origin",
+                rule="the host of one of the configured site_ids",
+            )
 
     def _check_sites(self, sites: Iterable[str]) -> None:
         for site in sites:

@@ -64,12 +64,6 @@ class Enricher:
         self._page = lru_cache(CACHED_PAGES_MAX)(_read_page)
         self._seen_visit = lru_cache(CACHED_VISITS_MAX)(self._read_visit)
 
-    def enrich(
-        self, raw: RawEvent, site_id: str, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Event:
-        """Return the event of one site; for more than one of a sender, see `for_sender`."""
-        return self.for_sender(sender, at_us, source, ingest_api)(raw, site_id)
-
     def for_sender(
         self, sender: Sender, at_us: int, source: str, ingest_api: str
     ) -> Callable[[RawEvent, str], Event]:

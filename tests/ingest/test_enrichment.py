@@ -33,7 +33,9 @@ def make_enricher(folder: Path, signals: str = "anonymous") -> Enricher:
 
 def enrich(raw: RawEvent, sender: Sender | None = None, signals: str = "anonymous") -> Event:
     enricher = make_enricher(Path("unused"), signals)
-    return enricher.enrich(raw, "example.com", sender or make_sender(), NOON_US, "Snippet", "post")
+    return enricher.for_sender(sender or make_sender(), NOON_US, "Snippet", "post")(
+        raw, "example.com"
+    )
 
 
 def test_a_pageview_becomes_a_whole_row() -> None:
@@ -155,7 +157,7 @@ def test_what_was_seen_before_gives_the_same_again(tmp_path: Path) -> None:
     enricher = make_enricher(tmp_path)
     raw = make_raw(url="https://example.com/?utm_source=a", referrer="https://b.org/")
     first, again = (
-        enricher.enrich(raw, "example.com", make_sender(), NOON_US, "Snippet", "post")
+        enricher.for_sender(make_sender(), NOON_US, "Snippet", "post")(raw, "example.com")
         for _ in range(2)
     )
     assert first == again
@@ -200,7 +202,7 @@ def test_every_value_lands_under_its_own_name(tmp_path: Path) -> None:
         engaged_ms=900,
         script_version="3",
     )
-    event = enricher.enrich(raw, "example.com", make_sender(), NOON_US, "API", "batch")
+    event = enricher.for_sender(make_sender(), NOON_US, "API", "batch")(raw, "example.com")
     assert event == Event(
         site_id="example.com",
         timestamp=NOON_US,
@@ -259,7 +261,7 @@ def test_many_events_of_a_sender_are_what_each_would_be_alone(
     together = enricher.for_sender(who, NOON_US, "API", "batch")
     for site in ("example.com", "b.org", "example.com"):
         for raw in (make_raw(screen_width=390), make_raw(screen_width=1920), make_raw(name="x")):
-            alone = make_enricher(tmp_path).enrich(raw, site, who, NOON_US, "API", "batch")
+            alone = make_enricher(tmp_path).for_sender(who, NOON_US, "API", "batch")(raw, site)
             assert together(raw, site) == alone
 
 
@@ -286,7 +288,7 @@ def test_long_urls_and_referrers_are_not_kept(tmp_path: Path) -> None:
     enricher = make_enricher(tmp_path)
     half = "x" * (CACHED_LENGTH_MAX // 2)
     raw = make_raw(url=f"https://example.com/{half}", referrer=f"https://b.org/{half}")
-    enricher.enrich(raw, "example.com", make_sender(), NOON_US, "API", "batch")
+    enricher.for_sender(make_sender(), NOON_US, "API", "batch")(raw, "example.com")
     assert enricher._seen_visit.cache_info().currsize == 0
 
 
