@@ -30,11 +30,6 @@ def to_datetime(instant_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=instant_us)
 
 
-def to_us(instant: datetime) -> int:
-    """Return an aware datetime as microseconds since 1970 UTC."""
-    return (instant - EPOCH) // timedelta(microseconds=1)
-
-
 def utc_date(instant_us: int) -> date:
     """Return the UTC date an instant lies in."""
     return date.fromordinal(719_163 + instant_us // MICROSECONDS_PER_DAY)

@@ -74,12 +74,6 @@ class Ring:
         """How many log bytes the held events took."""
         return self._bytes
 
-    @property
-    def oldest_loaded_at(self) -> int | None:
-        """When the oldest held event was committed, in microseconds; None when none is held."""
-        with self._lock:
-            return self._frames[0][0].loaded_at if self._frames else None
-
     def _hold(self, frame: Frame, size_bytes: int) -> None:
         self._frames.append((frame, size_bytes))
         self._committed_events += len(frame.events)

@@ -118,11 +118,6 @@ class Wal:
         return frames, report
 
     @property
-    def bytes_on_disk(self) -> int:
-        """The size of the segment being written, in bytes."""
-        return self._size
-
-    @property
     def segment_count(self) -> int:
         """How many segments there are."""
         return len(self._segments)

@@ -99,11 +99,6 @@ def split(text: str) -> Parts:
     return Parts(scheme, host, path, query, fragment)
 
 
-def host_of(url: str | None) -> str:
-    """Return the host of an URL, lower case and without "www.", or "" where it has none."""
-    return without_www(split(url).host) if url else ""
-
-
 def refuse_scheme(url: str, field: str) -> None:
     """Raise InvalidInput if an URL carries a document or a program in place of naming a page."""
     match = _SCHEME.match(url.lstrip())

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mallard.errors import MallardError, MissingInput
 from mallard.ingest.address import AddressReader
@@ -60,8 +60,6 @@ _PIXEL_HEADERS: HeaderList = [
     (b"cross-origin-resource-policy", b"cross-origin"),
     *_ALLOW_ORIGIN,
 ]
-_ACCEPTED: Message = {"type": "http.response.start", "status": 202, "headers": _EMPTY}
-_NO_BODY: Message = {"type": "http.response.body", "body": b""}
 _ALLOWED_HEADERS = b"content-type, content-encoding, x-debug-request"
 _PREFLIGHT_SECONDS = b"86400"  # browsers cap it: Chromium at two hours, Firefox at a day
 
@@ -124,10 +122,8 @@ class Collector:
         def settle(result: Outcome | Exception) -> None:
             if isinstance(result, Exception):
                 respond(*self._refusal(result))
-            elif result.dropped:
-                respond(202, [*_EMPTY, *_dropped(result)], b"")
             else:
-                respond(202, _EMPTY, b"")
+                respond(202, _taken(result), b"")
 
         try:
             raw = from_json(body)
@@ -160,11 +156,7 @@ class Collector:
         except MallardError as error:
             await self._refuse(send, error, headers)
             return
-        if outcome.dropped:
-            await _respond(send, 202, [*_EMPTY, *_dropped(outcome)], b"")
-            return
-        await send(_ACCEPTED)
-        await send(_NO_BODY)
+        await _respond(send, 202, _taken(outcome), b"")
 
     async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -182,7 +174,7 @@ class Collector:
         except MallardError as error:
             await self._refuse(send, error, headers)
             return
-        await _respond(send, 202, [*_EMPTY, *_dropped(outcome)], b"")
+        await _respond(send, 202, _taken(outcome), b"")
 
     async def _pixel(self, scope: Scope, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -220,6 +212,11 @@ class Collector:
 
 def _is_debug(headers: dict[bytes, bytes]) -> bool:
     return headers.get(b"x-debug-request", b"").strip().lower() in (b"true", b"1")
+
+
+def _taken(outcome: Outcome) -> HeaderList:
+    """Return the headers of a 202: mostly the very same list, which `direct` knows again."""
+    return [*_EMPTY, *_dropped(outcome)] if outcome.dropped else _EMPTY
 
 
 def _dropped(outcome: Outcome) -> HeaderList:

@@ -21,6 +21,7 @@ from http import HTTPStatus
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mallard.web.collect import EVENT_BYTES_MAX
 from mallard.web.direct import DirectCycle, direct_headers
 
 # The longest honest head is a pixel's: two URLs of 2,048 characters, percent-encoded.
@@ -29,8 +30,6 @@ HEAD_SECONDS_MAX = 10.0
 # A batch may have 1 MiB; sent in tiny chunks it takes some times that.
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 MESSAGE_SECONDS_MAX = 30.0
-# What is longer is seldom there in one read.
-DIRECT_BYTES_MAX = 64 * 1024
 AHEAD_MAX = 128  # requests that wait for the answers to earlier ones; browsers send none ahead
 
 # Of the same length, so that no other header has to change.
@@ -127,7 +126,7 @@ class Connection(HttpToolsProtocol):
             or not (self.cycle is None or self.cycle.response_complete)
         ):
             return None
-        fields = direct_headers(self.headers, DIRECT_BYTES_MAX)
+        fields = direct_headers(self.headers, EVENT_BYTES_MAX)
         if fields is None:
             return None
         return DirectCycle(self, door, self.headers, fields, self.parser.should_keep_alive())

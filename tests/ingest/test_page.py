@@ -11,7 +11,6 @@ from mallard.ingest.page import (
     URL_LENGTH_MAX,
     clean,
     decode,
-    host_of,
     refuse_scheme,
     split_page,
 )
@@ -107,11 +106,6 @@ def test_an_url_that_carries_a_program_is_refused_by_name(url: str) -> None:
 @pytest.mark.parametrize("url", ["https://e.com/data:x", "/data:x", "app://x", "", "datafile"])
 def test_an_url_that_names_a_page_is_not_refused(url: str) -> None:
     refuse_scheme(url, "u")
-
-
-def test_the_host_of_an_url_has_no_www_and_none_is_empty() -> None:
-    assert host_of("https://WWW.Example.com:80/x") == "example.com"
-    assert host_of("/x") == host_of(None) == host_of("") == ""
 
 
 @given(any_url, st.booleans())
