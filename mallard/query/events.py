@@ -15,6 +15,7 @@ from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import CorruptData
 from mallard.event import Event, Frame, to_table
 from mallard.files import Files
+from mallard.query.sql import literal
 from mallard.store.local import LocalReader
 from mallard.store.part import RECENT
 from mallard.store.store import Store
@@ -46,7 +47,7 @@ def show(
     connection.register("tail", to_table(tail))
     stored = "SELECT * FROM tail"
     if sources:
-        listed = ", ".join(_quoted(source) for source in sources)
+        listed = ", ".join(literal(source) for source in sources)
         stored = f"SELECT * FROM read_parquet([{listed}]) UNION ALL BY NAME {stored}"
     connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
 
@@ -86,7 +87,7 @@ def shell_script(data: Path) -> str:
 -- The shell reads Parquet alone: events of the last seconds are still in the log, and are
 -- in `mallard shell`, which reads both. If this folder moves, the next start of the server
 -- writes this file anew.
-SET VARIABLE mallard_data = {_quoted(str(data.absolute()))};
+SET VARIABLE mallard_data = {literal(str(data.absolute()))};
 CREATE OR REPLACE VIEW events AS
 SELECT {_COLUMNS}
 FROM read_parquet(getvariable('mallard_data') || '/{RECENT}/*.parquet');
@@ -114,7 +115,3 @@ def read_newest(store: Store) -> int:
     if row != (newest.rows, newest.position_sum):
         raise CorruptData(f"{newest.location} is not what the manifest says of it.")
     return newest.rows
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
