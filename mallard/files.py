@@ -6,6 +6,7 @@ syncs it, renames it and syncs the folder, in that order.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -36,6 +37,20 @@ class Files:
             return sorted(entry.name for entry in folder.iterdir())
         except FileNotFoundError:
             return []
+
+    def tree(self, folder: Path) -> list[str]:
+        """Return every file below a folder, relative to it with "/" between; sorted."""
+        found = [
+            (Path(root) / name).relative_to(folder).as_posix()
+            for root, _, names in os.walk(folder)
+            for name in names
+        ]
+        return sorted(found)
+
+    def remove_empty_folder(self, folder: Path) -> None:
+        """Remove a folder that holds nothing; leave any other as it is."""
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
     def read(self, path: Path) -> bytes:
         """Return a file's whole content."""

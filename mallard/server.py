@@ -169,7 +169,11 @@ class Server:
         gauge("mallard_ring_bytes", "What those events took in the log.", lambda: ring.size_bytes)
         gauge("mallard_ring_fill_ratio", "How full it is.", lambda: ring.events / capacity)
         gauge("mallard_log_segments", "Files of the log.", lambda: self.buffer.wal.segment_count)
-        gauge("mallard_parts", "Live Parquet files.", lambda: len(self.store.snapshot().parts))
+        gauge(
+            "mallard_parts",
+            "Live Parquet files of events.",
+            lambda: sum(1 for _ in self.store.snapshot().parts),
+        )
         gauge(
             "mallard_parts_quarantined",
             "Parquet files set aside as damaged.",

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from mallard.buffer.wal import LogReport, read_log
 from mallard.files import Files
 from mallard.store.local import EMPTY, LocalReader
-from mallard.store.manifest import Snapshot
-from mallard.store.part import RECENT, Part
+from mallard.store.part import Part
+from mallard.store.partition import RECENT
+from mallard.store.snapshot import Snapshot
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ def verify(data: Path, files: Files) -> Findings:
             log_last = frame.last_position
         names = files.names(data / RECENT)
         snapshot = store.snapshot()
+        known = store.manifest.known()
     _check_log(report, snapshot, log_last, findings)
     for part, reason in snapshot.quarantined:
         findings.problems.append(
@@ -50,8 +52,6 @@ def verify(data: Path, files: Files) -> Findings:
         )
     for part in snapshot.parts:
         _check_part(data, files, part, findings)
-    known = {part.location for part in snapshot.parts}
-    known |= {part.location for part, _ in snapshot.quarantined}
     findings.notes += [
         f"{RECENT}/{name} is not in the manifest; the next start removes it"
         for name in names

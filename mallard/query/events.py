@@ -17,7 +17,7 @@ from mallard.event import Event, Frame, to_table
 from mallard.files import Files
 from mallard.query.sql import literal
 from mallard.store.local import LocalReader
-from mallard.store.part import RECENT
+from mallard.store.partition import RECENT
 from mallard.store.store import Store
 
 SHELL_SCRIPT = "mallard.sql"  # in the data folder
@@ -100,9 +100,9 @@ def read_newest(store: Store) -> int:
     Raises CorruptData when it cannot be read.
     """
     snapshot = store.snapshot()
-    if not snapshot.parts:
+    newest = max(snapshot.parts, key=lambda part: part.last_position, default=None)
+    if newest is None:
         return 0
-    newest = max(snapshot.parts, key=lambda part: part.last_position)
     with duckdb.connect() as connection:
         try:
             # A sum is read from the rows; a count or a maximum could come from the file's footer.

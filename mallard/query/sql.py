@@ -18,6 +18,7 @@ class Params:
         self.values: dict[str, object] = {}
 
     def __call__(self, value: object) -> Sql:
+        """Keep a value and return what stands for it in the statement."""
         key = f"p{len(self.values)}"
         self.values[key] = value
         return Sql(f"${key}")

@@ -17,6 +17,7 @@ PART_SCHEMA: pa.Schema = ARROW_SCHEMA.append(pa.field("visit", pa.int16()))
 
 LEVEL_0_ROW_GROUP_ROWS = 65_536
 LEVEL_1_ROW_GROUP_ROWS = 65_536
+DERIVED_ROW_GROUP_ROWS = 65_536
 # Of level 1: plain SQL over columns, all ascending, nulls last, texts by their bytes. The last
 # keys name a row, so that the same rows always make the same file.
 LEVEL_1_ORDER = "event_name, pathname, timestamp, position"
@@ -45,4 +46,14 @@ def writer_options(level: int) -> dict[str, Any]:
         **common,
         "compression_level": 9,
         "write_statistics": [*_STATISTICS, "pathname"],
+    }
+
+
+def derived_options() -> dict[str, Any]:
+    """Return the options of `pyarrow.parquet.ParquetWriter` for visits and sums."""
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "store_decimal_as_integer": True,
+        "write_page_index": False,
     }

@@ -1,13 +1,19 @@
-"""The store on one machine: parts in folders, the manifest in SQLite.
+"""The store on one machine: files in folders, the manifest in SQLite.
 
 Invariants: a file counts when the manifest names it, and not before; a file it does not name is
 left over from a crash and goes at the next start. Nothing that the manifest names is overwritten.
+What a commit takes out stays where it is while somebody here reads it, and for `SWAP_SECONDS`, so
+that other processes finish what they read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,16 +21,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.clock import Clock
-from mallard.errors import StorageError
+from mallard.errors import CorruptData, StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.files import TEMPORARY_SUFFIX, Files
-from mallard.store.manifest import Manifest, Snapshot
-from mallard.store.part import RECENT, Part, encode_recent, split_by_date, to_parquet
+from mallard.store import partition
+from mallard.store.encoding import (
+    LEVEL_0_ROW_GROUP_ROWS,
+    LEVEL_1_ROW_GROUP_ROWS,
+    PART_SCHEMA,
+    writer_options,
+)
+from mallard.store.manifest import Manifest, Version
+from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date, to_parquet
+from mallard.store.snapshot import Change, Retired, Snapshot, applied
+from mallard.store.writer import DerivedWriter, PartWriter
 
 DATABASE = "mallard.db"
-QUARANTINE = "quarantine"
 # A file without rows, so that a reader's glob over a new folder finds the columns.
 EMPTY = "empty.parquet"
+# How long another process may go on reading what it found in the manifest.
+SWAP_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,52 +53,112 @@ class LocalReader:
         if DATABASE not in files.names(data):
             raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
         self._data = data
-        self._manifest = Manifest(data / DATABASE, files, read_only=True)
+        self.manifest = Manifest(data / DATABASE, files, read_only=True)
 
     def __enter__(self) -> LocalReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manifest.close()
+        self.manifest.close()
 
     def snapshot(self) -> Snapshot:
-        """Return the live parts and the watermark of this instant."""
-        return self._manifest.snapshot()
+        """Return what is live at this instant."""
+        return self.manifest.snapshot()
 
-    def source(self, part: Part) -> str:
-        """Return the path a query engine reads a part by."""
-        return str(self._data / part.location)
+    def source(self, file: Part | Derived) -> str:
+        """Return the path a query engine reads a file by."""
+        return str(self._data / file.location)
 
 
 class LocalStore:
-    """A `Store` in one data folder; `publish` may be called by any thread."""
+    """A `Store` in one data folder; any thread may call it."""
 
-    def __init__(self, data: Path, files: Files, clock: Clock) -> None:
+    def __init__(
+        self,
+        data: Path,
+        files: Files,
+        clock: Clock,
+        announce: Callable[[Snapshot], None] = lambda _: None,
+    ) -> None:
         """Open the folder: remove what a crash left over, set damaged parts aside.
 
-        Raises StorageError when the folder cannot be a store of this version.
+        announce: told of each new snapshot, so that readers beside the server find its files; when
+        it raises OSError, nothing that it did not tell is removed. Raises StorageError when the
+        folder cannot be a store of this version.
         """
         self._data = data
         self._files = files
         self._clock = clock
-        self._lock = threading.Lock()
+        self._announce = announce
+        self._announced = -1  # the version that readers beside the server know
+        self._lock = threading.RLock()
+        self._pins: Counter[int] = Counter()  # versions that are being read here
         self._leftovers: set[str] = set()
         self._in_doubt = False  # a commit failed, and the manifest was not read since
-        self._recent = data / RECENT
+        self._recent = data / partition.RECENT
         files.make_folder(self._recent)
         self._refuse_lost_manifest()
         self._manifest = Manifest(data / DATABASE, files)
         self._node = self._manifest.node()
         self._snapshot = self._manifest.snapshot()
         self._remove_orphans()
-        self._check_parts()
+        self._check_files()
         if EMPTY not in files.names(self._recent):
             files.replace(self._recent / EMPTY, to_parquet(ARROW_SCHEMA.empty_table()))
+        self._tell()
+
+    # --- what the store holds ---
 
     @property
     def node(self) -> int:
         """12 bits by which the event ids made here differ from those made elsewhere."""
         return self._node
+
+    def snapshot(self) -> Snapshot:
+        """Return what is live at one instant."""
+        return self._snapshot
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """Give the snapshot of this instant, whose files stay where they are until it is left."""
+        with self._lock:
+            snapshot = self._snapshot
+            self._pins[snapshot.version] += 1
+        try:
+            yield snapshot
+        finally:
+            with self._lock:
+                self._pins[snapshot.version] -= 1
+                self._pins += Counter()  # forgets those nobody reads
+
+    def source(self, file: Part | Derived) -> str:
+        """Return the path a query engine reads a file by."""
+        return str(self._data / file.location)
+
+    def retired(self) -> tuple[Retired, ...]:
+        """Return what is no longer live and whose bytes are still there."""
+        with self._lock:
+            return self._manifest.retired()
+
+    def history(self) -> list[Version]:
+        """Return the versions that are remembered, the oldest first."""
+        with self._lock:
+            return self._manifest.history()
+
+    def receipts(self) -> dict[str, dict[str, object]]:
+        """Return what ended rules left behind, by rule."""
+        with self._lock:
+            return self._manifest.receipts()
+
+    def check(self, part: Part) -> None:
+        """Raise CorruptData, and set a part aside, when it is not what was written."""
+        if self._digest(part) == part.digest:
+            return
+        with self._lock:
+            self._set_aside([(part, "is not what was written: its SHA-256 differs")])
+        raise CorruptData(f"{part.location} is damaged; it was moved to quarantine/.")
+
+    # --- changes ---
 
     def publish(self, events: pa.Table, watermark: int) -> None:
         """Write events as level-0 parts and commit them with the watermark; see `Store`."""
@@ -92,35 +168,157 @@ class LocalStore:
                 raise StorageError("A flush that seemed to fail had happened; another will go on.")
             written = [encode_recent(rows) for rows in split_by_date(events)]
             self._write(written)
-            parts = tuple(part for part, _ in written)
-            before = self._snapshot
-            after = Snapshot(
-                before.version + 1, watermark, before.parts + parts, before.quarantined
-            )
+            change = Change("flush", added=tuple(part for part, _ in written))
+            self._commit(change, watermark)
+
+    def merge_writer(self, date: str) -> PartWriter:
+        """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
+        return PartWriter(
+            self._files,
+            self._data,
+            (0, date),
+            lambda first, last: partition.merged(date, first, last),
+            (ARROW_SCHEMA, writer_options(0), LEVEL_0_ROW_GROUP_ROWS),
+        )
+
+    def day_writer(self, site_id: str, date: str) -> PartWriter:
+        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`."""
+        return PartWriter(
+            self._files,
+            self._data,
+            (1, date),
+            lambda first, last: partition.compacted(site_id, date, first, last),
+            (PART_SCHEMA, writer_options(1), LEVEL_1_ROW_GROUP_ROWS),
+        )
+
+    def derived_writer(
+        self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema
+    ) -> DerivedWriter:
+        """Begin a file of visits (one date in sources) or sums (dates of one month).
+
+        sources: by date, the version of the site-day it is made from.
+        """
+        date = next(iter(sources))
+        location = (
+            partition.sessions(site_id, date)
+            if kind == "sessions"
+            else partition.rollup(site_id, date[:7])
+        )
+        return DerivedWriter(self._files, self._data, location, (kind, site_id, sources), schema)
+
+    def swap(self, change: Change) -> None:
+        """Make a change live: all of it, or nothing and StorageError.
+
+        Visits of a site-day whose parts change, and sums of a month that are made anew, go
+        with it. What was written for a change that fails is removed.
+        """
+        with self._lock:
             try:
-                self._manifest.commit(self._clock.now_us(), "flush", watermark, added=parts)
-            except StorageError:
-                self._leftovers.update(part.location for part in parts)
-                self._in_doubt = True
                 self._resolve_doubt()
-                if self._snapshot.watermark < watermark:
-                    raise
-            else:
-                self._snapshot = after
-            self._remove_leftovers()
+                change = self._with_dependants(change)
+                _check_rows(change)
+            except StorageError:
+                self.discard(change.added)
+                raise
+            self._commit(change, self._snapshot.watermark)
 
-    def snapshot(self) -> Snapshot:
-        """Return the live parts and the watermark of one instant."""
-        return self._snapshot
+    def discard(self, written: Iterable[Part | Derived]) -> None:
+        """Remove files that were written and will not be committed."""
+        with self._lock:
+            locations = {file.location for file in written}
+            # Not those that a commit which failed may yet bring back: see _remove_leftovers.
+            self._leftovers |= self._remove(locations - self._leftovers)
 
-    def source(self, part: Part) -> str:
-        """Return the path a query engine reads a part by."""
-        return str(self._data / part.location)
+    def sweep(self, *, hurry: bool = False) -> int:
+        """Remove the bytes of what is retired and due; return how many files went.
+
+        What is kept for longer is moved out of readers' sight. hurry: without waiting for readers
+        in other processes; those in this one are always waited for.
+        """
+        with self._lock:
+            self._tell()
+            now, done = self._clock.now_us(), []
+            oldest = min(self._pins, default=self._snapshot.version)
+            for each in self._manifest.retired():
+                wait = 0.0 if hurry else SWAP_SECONDS
+                unseen = each.version <= min(oldest, self._announced)
+                if not unseen or now < each.retired_at + int(wait * 1e6):
+                    continue
+                if each.remove_at <= now:
+                    if not self._remove(_places(each.file)):
+                        done.append(each)
+                else:
+                    self._hide(each.file)
+            if done:
+                self._manifest.forget(done)
+                for each in done:
+                    self._files.remove_empty_folder((self._data / each.file.location).parent)
+            return len(done)
+
+    def revive(self, retired: Sequence[Retired], reason: str) -> None:
+        """Make retired parts live again, whose bytes must still be there; raises StorageError."""
+        with self._lock:
+            for each in retired:
+                path = self._data / each.file.location
+                hidden = self._data / partition.retired(each.file.location)
+                try:
+                    if not path.exists():
+                        self._files.make_folder(path.parent)
+                        self._files.rename(hidden, path)
+                        self._files.sync_folder(path.parent)
+                except OSError as error:
+                    raise StorageError(f"{each.file.location} is not to be had ({error}).") from (
+                        error
+                    )
+            try:
+                self._manifest.revive(self._clock.now_us(), retired, reason)
+            finally:
+                self._snapshot = self._manifest.snapshot()
+            self._tell()
+
+    def forget_deleted(self) -> bool:
+        """Leave nothing of deleted rows in the database's files; whether that was possible now."""
+        with self._lock:
+            return self._manifest.compact()
+
+    def copy_manifest(self, path: Path) -> Snapshot:
+        """Write the manifest's database to another file; return the snapshot that is in it."""
+        with self._lock:
+            self._resolve_doubt()
+            self._manifest.copy(path)
+            return self._snapshot
 
     def close(self) -> None:
         """Close the manifest."""
         with self._lock:
             self._manifest.close()
+
+    # --- commits ---
+
+    def _commit(self, change: Change, watermark: int) -> None:
+        after = applied(self._snapshot, change, watermark)
+        try:
+            self._manifest.commit(self._clock.now_us(), change, watermark, after.last_loaded_at)
+        except StorageError:
+            self._leftovers.update(file.location for file in change.added)
+            self._in_doubt = True
+            self._resolve_doubt()
+            if self._snapshot.version < after.version:
+                raise
+        else:
+            self._snapshot = after
+        self._remove_leftovers(change)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._announced == self._snapshot.version:
+            return
+        try:
+            self._announce(self._snapshot)
+        except OSError as error:
+            _log.error("readers beside the server do not see the newest events: %s", error)
+        else:
+            self._announced = self._snapshot.version
 
     def _resolve_doubt(self) -> None:
         # A commit that failed may have happened all the same, when only its sync failed.
@@ -128,45 +326,48 @@ class LocalStore:
             self._snapshot = self._manifest.snapshot()
             self._in_doubt = False
 
-    def _refuse_lost_manifest(self) -> None:
-        names = [name for name in self._files.names(self._recent) if name != EMPTY]
-        if DATABASE not in self._files.names(self._data) and any(
-            name.endswith(".parquet") for name in names
-        ):
-            raise StorageError(
-                f"{self._data} holds Parquet files of events but no {DATABASE}, which says which "
-                "of them count. Restore it from a backup, or start with another folder."
-            )
-
-    def _remove_orphans(self) -> None:
-        known = {part.location for part in self._snapshot.parts}
-        known |= {part.location for part, _ in self._snapshot.quarantined}
-        for name in self._files.names(self._recent):
-            ours = name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY
-            if ours and f"{RECENT}/{name}" not in known:
-                _log.info("removing %s, which was never committed", name)
-                self._files.remove(self._recent / name)
+    def _with_dependants(self, change: Change) -> Change:
+        """Retire also what can be made again and would no longer be true."""
+        before = self._snapshot
+        touched = {
+            (file.sites[0], file.date)
+            for file in (*change.added, *change.removed)
+            if isinstance(file, Part) and file.level
+        }
+        stale = [day.sessions for key in touched if (day := before.days.get(key)) and day.sessions]
+        for file in change.added:
+            if isinstance(file, Derived):
+                old = (
+                    before.rollups.get(file.site_month)
+                    if file.kind == "rollup"
+                    else before.days[file.site_id, next(iter(file.sources))].sessions
+                    if (file.site_id, next(iter(file.sources))) in before.days
+                    else None
+                )
+                stale += [old] if old else []
+        known = {file.location for file in change.removed}
+        more = {file.location: file for file in stale if file.location not in known}
+        return dataclasses.replace(change, removed=(*change.removed, *more.values()))
 
     def _write(self, written: list[tuple[Part, bytes]]) -> None:
-        locations = {part.location for part, _ in written}
         try:
             for part, content in written:
                 self._files.replace(self._data / part.location, content)
         except OSError as error:
-            # Not those that are left over from a commit that failed: see _remove_leftovers.
-            self._leftovers |= self._remove(locations - self._leftovers)
+            self.discard(part for part, _ in written)
             raise StorageError(f"Events could not be written to Parquet ({error}).") from error
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, change: Change) -> None:
         """Remove what failed attempts wrote, once a commit succeeded.
 
         Not earlier: when a commit fails in its sync, a power loss may still bring it back until
         another takes its place, and it names these files.
         """
-        live = {part.location for part in self._snapshot.parts}
-        self._leftovers = self._remove(self._leftovers - live)
+        if self._leftovers:
+            live = self._manifest.known() | {file.location for file in change.added}
+            self._leftovers = self._remove(self._leftovers - live)
 
-    def _remove(self, locations: set[str]) -> set[str]:
+    def _remove(self, locations: Iterable[str]) -> set[str]:
         """Remove files with their temporary forms; return those that the disk did not let go."""
         stuck: set[str] = set()
         for location in locations:
@@ -178,39 +379,103 @@ class LocalStore:
                 stuck.add(location)
         return stuck
 
-    def _check_parts(self) -> None:
+    def _hide(self, file: Part | Derived) -> None:
+        path, hidden = self._data / file.location, self._data / partition.retired(file.location)
+        if path.exists():
+            self._files.make_folder(hidden.parent)
+            self._files.rename(path, hidden)
+            self._files.sync_folder(hidden.parent)
+            self._files.remove_empty_folder(path.parent)
+
+    # --- at the start ---
+
+    def _refuse_lost_manifest(self) -> None:
+        if DATABASE in self._files.names(self._data):
+            return
+        if any(True for _ in self._stored_files()):
+            raise StorageError(
+                f"{self._data} holds Parquet files of events but no {DATABASE}, which says which "
+                "of them count. Restore it from a backup, or start with another folder."
+            )
+
+    def _stored_files(self) -> Iterator[str]:
+        """Locations of what the store wrote, finished or not."""
+        for folder in partition.FOLDERS:
+            for name in self._files.tree(self._data / folder):
+                if name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY:
+                    yield f"{folder}/{name}"
+
+    def _remove_orphans(self) -> None:
+        known = self._manifest.known()
+        known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
+        for location in self._stored_files():
+            if location not in known:
+                _log.info("removing %s, which was never committed", location)
+                self._files.remove(self._data / location)
+
+    def _check_files(self) -> None:
         """Set aside parts that are not as the manifest says; take back those that are again."""
-        changes: list[tuple[Part, str | None]] = []
-        for part in self._snapshot.parts:
-            problem = self._problem(part)
-            if problem:
-                _log.error("%s %s; its %d events are missing", part.location, problem, part.rows)
-                self._set_aside(part)
-                changes.append((part, problem))
-        changes.extend(
-            (part, None)
+        harmed = [
+            (part, problem) for part in self._snapshot.parts if (problem := self._problem(part))
+        ]
+        self._set_aside(harmed)
+        healed = [
+            part
             for part, _ in self._snapshot.quarantined
             if self._problem(part) is None and self._digest(part) == part.digest
-        )
-        if changes:
-            self._manifest.commit(
-                self._clock.now_us(), "check", self._snapshot.watermark, quarantined=changes
-            )
-            self._snapshot = self._manifest.snapshot()
+        ]
+        if healed:
+            self._quarantine([(part, None) for part in healed])
+        lost = tuple(file for file in self._snapshot.derived if self._problem(file))
+        if lost:
+            _log.warning("%d files of visits and sums are damaged; they are made anew", len(lost))
+            self.swap(Change("check", removed=lost))
 
-    def _problem(self, part: Part) -> str | None:
+    def _problem(self, file: Part | Derived) -> str | None:
         try:
-            size = self._files.size(self._data / part.location)
+            size = self._files.size(self._data / file.location)
         except FileNotFoundError:
             return "is missing"
-        if size != part.size_bytes:
-            return f"has {size} bytes instead of {part.size_bytes}"
+        if size != file.size_bytes:
+            return f"has {size} bytes instead of {file.size_bytes}"
         return None
 
     def _digest(self, part: Part) -> str:
         return sha256(self._files.read(self._data / part.location)).hexdigest()
 
-    def _set_aside(self, part: Part) -> None:
-        path = self._data / part.location
-        if path.exists():
-            self._files.set_aside(path, self._data / QUARANTINE)
+    def _set_aside(self, harmed: Sequence[tuple[Part, str]]) -> None:
+        for part, problem in harmed:
+            _log.error("%s %s; its %d events are missing", part.location, problem, part.rows)
+            path = self._data / part.location
+            if path.exists():
+                self._files.set_aside(path, self._data / partition.QUARANTINE)
+        if harmed:
+            self._quarantine(list(harmed))
+
+    def _quarantine(self, changes: Sequence[tuple[Part, str | None]]) -> None:
+        before = self._snapshot
+        self._manifest.commit(
+            self._clock.now_us(),
+            Change("quarantine"),
+            before.watermark,
+            before.last_loaded_at,
+            quarantined=changes,
+        )
+        self._snapshot = self._manifest.snapshot()
+        self._tell()
+
+
+def _check_rows(change: Change) -> None:
+    """Raise StorageError unless the same rows are in what comes and in what goes."""
+    came = [file for file in change.added if isinstance(file, Part)]
+    went = [file for file in change.removed if isinstance(file, Part)]
+    rows = sum(part.rows for part in went) - sum(part.rows for part in came)
+    positions = sum(part.position_sum for part in went) - sum(part.position_sum for part in came)
+    if (rows, positions) != (change.lost_rows, change.lost_position_sum):
+        raise StorageError(
+            f"A {change.reason} would have changed which events are stored; it was given up."
+        )
+
+
+def _places(file: Part | Derived) -> tuple[str, str]:
+    return file.location, partition.retired(file.location)

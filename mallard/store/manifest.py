@@ -1,78 +1,45 @@
-"""Which parts are live and up to which position they go: the only truth about the store.
+"""Which files are live and up to which position they go: the only truth about the store.
 
-It lies in SQLite, in `mallard.db`, in tables of its own. A version is one commit: parts in, parts
-out and the watermark, together or not at all. Nothing is live but what the newest version says.
+It lies in SQLite, in `mallard.db`, in tables of its own. A version is one commit: files in, files
+out, rules and the watermark, together or not at all. Nothing is live but what the newest version
+says. What a commit takes out is *retired*: known until its bytes are removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mallard.errors import StorageError
 from mallard.files import Files
-from mallard.store.part import Part
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import Change, Retired, Snapshot
+from mallard.store.tables import TABLE_OF, TABLES, days_of, file_of, rule_of, stored
 
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 30.0
+# Versions that come with every flush are forgotten after this many; what people did is kept.
+ROUTINE = ("flush", "merge", "compaction", "rollup", "check")
+ROUTINE_VERSIONS = 1_000
 
-_TABLES = """
-CREATE TABLE manifest_format (version INTEGER NOT NULL);
-CREATE TABLE manifest_node (node INTEGER NOT NULL);
-CREATE TABLE manifest_version (
-    version INTEGER PRIMARY KEY AUTOINCREMENT,
-    committed_at INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    watermark INTEGER NOT NULL
-);
-CREATE TABLE manifest_part (
-    location TEXT PRIMARY KEY,
-    level INTEGER NOT NULL,
-    date TEXT NOT NULL,
-    site_id TEXT,
-    rows INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    first_position INTEGER NOT NULL,
-    last_position INTEGER NOT NULL,
-    position_sum TEXT NOT NULL,
-    first_timestamp INTEGER NOT NULL,
-    last_timestamp INTEGER NOT NULL,
-    last_loaded_at INTEGER NOT NULL,
-    schema_version INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    added_in INTEGER NOT NULL REFERENCES manifest_version (version),
-    quarantined_because TEXT
-);
-"""
-_COLUMNS = ", ".join(field.name for field in fields(Part))
-_INSERT = (
-    f"INSERT INTO manifest_part ({_COLUMNS}, added_in) "
-    f"VALUES ({', '.join('?' * (len(fields(Part)) + 1))})"
-)
+_File = TypeVar("_File", Part, Derived)
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The store at one instant; it never changes.
-
-    version: of the manifest. watermark: the last position that is in parts. parts: the live ones.
-    quarantined: (part, reason) of those that cannot be read, whose events are missing from answers.
-    """
+class Version:
+    """One line of the store's history; committed_at in microseconds."""
 
     version: int
+    committed_at: int
+    reason: str
     watermark: int
-    parts: tuple[Part, ...]
-    quarantined: tuple[tuple[Part, str], ...]
-
-    @property
-    def last_loaded_at(self) -> int:
-        """The latest commit time of any event in parts, in microseconds; 0 without parts."""
-        known = (*self.parts, *(part for part, _ in self.quarantined))
-        return max((part.last_loaded_at for part in known), default=0)
+    detail: dict[str, Any]
 
 
 class Manifest:
@@ -93,6 +60,8 @@ class Manifest:
                     path.chmod(0o600)
                     self._database.execute("PRAGMA journal_mode = WAL")
                     self._database.execute("PRAGMA synchronous = FULL")
+                    # What was deleted, such as whom an erasure was about, leaves no bytes behind.
+                    self._database.execute("PRAGMA secure_delete = ON")
                     self._make_tables()
                 self._check_format()
             except BaseException:
@@ -106,26 +75,75 @@ class Manifest:
 
     def snapshot(self) -> Snapshot:
         """Return what is live now, in one consistent read; raises StorageError."""
-        try:
-            self._database.execute("BEGIN")
-            try:
-                version, watermark = self._database.execute(
-                    "SELECT version, watermark FROM manifest_version ORDER BY version DESC LIMIT 1"
-                ).fetchone() or (0, 0)
-                rows = self._database.execute(
-                    f"SELECT {_COLUMNS}, quarantined_because FROM manifest_part ORDER BY location"
-                ).fetchall()
-            finally:
-                self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StorageError(f"{self._path} cannot be read ({error}).") from error
-        parts = [(_part(row[:-1]), row[-1]) for row in rows]
+        with self._reading() as database:
+            newest = database.execute(
+                "SELECT version, watermark, last_loaded_at FROM manifest_version "
+                "ORDER BY version DESC LIMIT 1"
+            ).fetchone() or (0, 0, 0)
+            parts = self._files_of(Part, "retired_in IS NULL AND quarantined_because IS NULL")
+            derived = self._files_of(Derived, "retired_in IS NULL")
+            quarantined = self._files_of(Part, "quarantined_because IS NOT NULL")
+            rules = database.execute(
+                "SELECT rule_id, created_at, last_position, definition, affected "
+                "FROM manifest_rule ORDER BY created_at, rule_id"
+            ).fetchall()
+        recent = [part for part, _ in parts if part.level == 0]
         return Snapshot(
-            version,
-            watermark,
-            tuple(part for part, reason in parts if reason is None),
-            tuple((part, reason) for part, reason in parts if reason is not None),
+            version=newest[0],
+            watermark=newest[1],
+            last_loaded_at=newest[2],
+            recent=tuple(sorted(recent, key=lambda part: (part.date, part.first_position))),
+            days=days_of([part for part, _ in parts if part.level], [each for each, _ in derived]),
+            rollups={each.site_month: each for each, _ in derived if each.kind == "rollup"},
+            rules=tuple(rule_of(row) for row in rules),
+            quarantined=tuple((part, str(row["quarantined_because"])) for part, row in quarantined),
         )
+
+    def retired(self) -> tuple[Retired, ...]:
+        """Return what is no longer live and whose bytes are not removed yet."""
+        with self._reading():
+            files: list[tuple[Part | Derived, sqlite3.Row]] = [
+                *self._files_of(Part, "retired_in IS NOT NULL"),
+                *self._files_of(Derived, "retired_in IS NOT NULL"),
+            ]
+        return tuple(
+            Retired(
+                each,
+                row["retired_in"],
+                row["retired_at"],
+                row["remove_at"],
+                row["retired_because"],
+            )
+            for each, row in files
+        )
+
+    def known(self) -> set[str]:
+        """Return the location of every file that is live, set aside or retired."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT location FROM manifest_part UNION ALL SELECT location FROM manifest_derived"
+            ).fetchall()
+        return {location for (location,) in rows}
+
+    def history(self) -> list[Version]:
+        """Return the versions that are remembered, the oldest first."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT version, committed_at, reason, watermark, detail FROM manifest_version "
+                "ORDER BY version"
+            ).fetchall()
+        return [
+            Version(version, at_us, reason, watermark, json.loads(detail))
+            for version, at_us, reason, watermark, detail in rows
+        ]
+
+    def receipts(self) -> dict[str, dict[str, Any]]:
+        """Return what ended rules left behind, by rule."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT rule_id, receipt FROM manifest_receipt ORDER BY committed_at"
+            ).fetchall()
+        return {rule_id: json.loads(receipt) for rule_id, receipt in rows}
 
     def node(self) -> int:
         """Return this folder's 12 bits, by which its event ids differ from those of others."""
@@ -134,41 +152,146 @@ class Manifest:
     def commit(
         self,
         at_us: int,
-        reason: str,
+        change: Change,
         watermark: int,
-        added: Iterable[Part] = (),
-        removed: Iterable[Part] = (),
+        last_loaded_at: int,
         quarantined: Iterable[tuple[Part, str | None]] = (),
     ) -> None:
         """Make a new version; when it raises StorageError, nothing changed.
 
         quarantined: parts with the reason they are set aside for, or None to take one back.
         """
-        try:
-            self._files.begin(self._database)
-            cursor = self._database.execute(
-                "INSERT INTO manifest_version (committed_at, reason, watermark) VALUES (?, ?, ?)",
-                (at_us, reason, watermark),
+        with self._writing() as database:
+            version = database.execute(
+                "INSERT INTO manifest_version "
+                "(committed_at, reason, watermark, last_loaded_at, detail) VALUES (?, ?, ?, ?, ?)",
+                (at_us, change.reason, watermark, last_loaded_at, json.dumps(change.detail)),
+            ).lastrowid
+            assert version is not None
+            database.execute(
+                f"DELETE FROM manifest_version WHERE version = ? AND reason IN {ROUTINE}",
+                (version - ROUTINE_VERSIONS,),
             )
-            self._database.executemany(
-                "DELETE FROM manifest_part WHERE location = ?",
-                [(part.location,) for part in removed],
-            )
-            self._database.executemany(_INSERT, [(*_row(part), cursor.lastrowid) for part in added])
-            self._database.executemany(
+            remove_at = at_us + int(change.keep_seconds * 1e6)
+            for file in change.removed:
+                self._retire(file, (version, at_us, remove_at, change.reason))
+            for file in change.added:
+                self._add(file, version)
+            database.executemany(
                 "UPDATE manifest_part SET quarantined_because = ? WHERE location = ?",
                 [(because, part.location) for part, because in quarantined],
             )
+            self._change_rules(change, at_us)
+
+    def forget(self, retired: Sequence[Retired]) -> None:
+        """Take note that the bytes of retired files are removed."""
+        with self._writing() as database:
+            for each in retired:
+                database.execute(
+                    f"DELETE FROM {TABLE_OF[type(each.file)]} "
+                    "WHERE location = ? AND retired_in IS NOT NULL",
+                    (each.file.location,),
+                )
+
+    def revive(self, at_us: int, retired: Sequence[Retired], reason: str) -> None:
+        """Make retired parts live again, in a version of its own."""
+        with self._writing() as database:
+            database.execute(
+                "INSERT INTO manifest_version "
+                "(committed_at, reason, watermark, last_loaded_at, detail) "
+                "SELECT ?, ?, watermark, last_loaded_at, ? FROM manifest_version "
+                "ORDER BY version DESC LIMIT 1",
+                (at_us, reason, json.dumps({"parts": len(retired)})),
+            )
+            for each in retired:
+                database.execute(
+                    f"UPDATE {TABLE_OF[type(each.file)]} SET retired_in = NULL, "
+                    "retired_at = NULL, remove_at = NULL, retired_because = NULL "
+                    "WHERE location = ?",
+                    (each.file.location,),
+                )
+
+    def compact(self) -> bool:
+        """Leave nothing of deleted rows in the database's log; return whether that was possible.
+
+        It is not while somebody reads an older version.
+        """
+        (busy, _, _) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def copy(self, path: Path) -> None:
+        """Write the database as it is now to another file."""
+        with contextlib.closing(sqlite3.connect(path)) as target:
+            self._database.backup(target)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._database.execute("BEGIN")
+            try:
+                yield self._database
+            finally:
+                self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path} cannot be read ({error}).") from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._files.begin(self._database)
+            yield self._database
             self._files.commit(self._database)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StorageError) as error:
             with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
             raise StorageError(f"The manifest could not be written ({error}).") from error
 
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
+    def _files_of(self, kind: type[_File], where: str) -> list[tuple[_File, sqlite3.Row]]:
+        cursor = self._database.cursor()
+        cursor.row_factory = sqlite3.Row
+        rows = cursor.execute(f"SELECT * FROM {TABLE_OF[kind]} WHERE {where} ORDER BY location")
+        return [(file_of(kind, row), row) for row in rows]
+
+    def _add(self, file: Part | Derived, version: int) -> None:
+        names = [each.name for each in fields(file)]
+        self._database.execute(
+            f"INSERT INTO {TABLE_OF[type(file)]} ({', '.join(names)}, added_in) "
+            f"VALUES ({', '.join('?' * len(names))}, ?)",
+            (*(stored(name, getattr(file, name)) for name in names), version),
+        )
+
+    def _retire(self, file: Part | Derived, why: tuple[int, int, int, str]) -> None:
+        found = self._database.execute(
+            f"UPDATE {TABLE_OF[type(file)]} SET retired_in = ?, retired_at = ?, remove_at = ?, "
+            "retired_because = ? WHERE location = ? AND retired_in IS NULL",
+            (*why, file.location),
+        ).rowcount
+        if not found:
+            raise StorageError(f"{file.location} is not live any more")
+
+    def _change_rules(self, change: Change, at_us: int) -> None:
+        for rule in change.rules_added:
+            self._database.execute(
+                "INSERT INTO manifest_rule VALUES (?, ?, ?, ?, ?)",
+                (
+                    rule.rule_id,
+                    rule.created_at,
+                    rule.last_position,
+                    rule.definition,
+                    json.dumps(sorted(rule.affected)),
+                ),
+            )
+        for rule_id in change.rules_removed:
+            self._database.execute("DELETE FROM manifest_rule WHERE rule_id = ?", (rule_id,))
+        for rule_id, receipt in change.receipts.items():
+            self._database.execute(
+                "INSERT INTO manifest_receipt VALUES (?, ?, ?)", (rule_id, at_us, receipt)
+            )
 
     def _open(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -185,7 +308,7 @@ class Manifest:
         ).fetchone():
             return
         self._files.begin(self._database)
-        for statement in _TABLES.split(";"):
+        for statement in TABLES.split(";"):
             self._database.execute(statement)
         self._database.execute("INSERT INTO manifest_format VALUES (?)", (FORMAT,))
         self._database.execute("INSERT INTO manifest_node VALUES (?)", (secrets.randbelow(4096),))
@@ -193,22 +316,13 @@ class Manifest:
 
     def _check_format(self) -> None:
         (found,) = self._database.execute("SELECT version FROM manifest_format").fetchone()
+        if found < FORMAT:
+            raise StorageError(
+                f"{self._path} is of format {found}, which no release of Mallard wrote. Start with "
+                "another folder."
+            )
         if found > FORMAT:
             raise StorageError(
                 f"{self._path} was written by a newer Mallard (format {found}, this one reads up "
                 f"to {FORMAT}). Start that version again, or upgrade this one."
             )
-
-
-def _row(part: Part) -> tuple[object, ...]:
-    # The sum of positions may pass 64 bits, the largest integer SQLite keeps.
-    return tuple(
-        str(value) if field.name == "position_sum" else value
-        for field, value in zip(fields(Part), astuple(part), strict=True)
-    )
-
-
-def _part(row: tuple[object, ...]) -> Part:
-    values = {field.name: value for field, value in zip(fields(Part), row, strict=True)}
-    values["position_sum"] = int(str(values["position_sum"]))
-    return Part(**values)  # type: ignore[arg-type]

@@ -1,17 +1,20 @@
-"""What a store of parts can do, wherever its parts and its manifest lie."""
+"""What a store of parts can do, wherever its files and its manifest lie."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import pyarrow as pa
 
-from mallard.store.manifest import Snapshot
-from mallard.store.part import Part
+from mallard.store.part import Derived, Kind, Part
+from mallard.store.snapshot import Change, Retired, Snapshot
+from mallard.store.writer import DerivedWriter, PartWriter
 
 
 class Store(Protocol):
-    """Takes events from the buffer for good, and says where they are."""
+    """Takes events from the buffer for good, says where they are, and changes how they lie."""
 
     @property
     def node(self) -> int:
@@ -25,10 +28,53 @@ class Store(Protocol):
         """
 
     def snapshot(self) -> Snapshot:
-        """Return the live parts and the watermark of one instant."""
+        """Return what is live at one instant."""
 
-    def source(self, part: Part) -> str:
-        """Return where a query engine reads a part: a path or a URL."""
+    def reading(self) -> AbstractContextManager[Snapshot]:
+        """Give the snapshot of this instant, whose files can be read until it is left."""
+
+    def source(self, file: Part | Derived) -> str:
+        """Return where a query engine reads a file: a path or a URL."""
+
+    def check(self, part: Part) -> None:
+        """Raise CorruptData, and set a part aside, when it is not what was written."""
+
+    def merge_writer(self, date: str) -> PartWriter:
+        """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
+
+    def day_writer(self, site_id: str, date: str) -> PartWriter:
+        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`."""
+
+    def derived_writer(
+        self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema
+    ) -> DerivedWriter:
+        """Begin a file of visits (one date in sources) or sums (dates of one month).
+
+        sources: by date, the version of the site-day it is made from.
+        """
+
+    def swap(self, change: Change) -> None:
+        """Make a change live: all of it, or nothing and StorageError.
+
+        Visits of a site-day whose parts change, and sums of a month that are made anew, go
+        with it. What was written for a change that fails is removed.
+        """
+
+    def discard(self, written: Iterable[Part | Derived]) -> None:
+        """Remove files that were written and will not be committed."""
+
+    def retired(self) -> tuple[Retired, ...]:
+        """Return what is no longer live and whose bytes are still there."""
+
+    def sweep(self, *, hurry: bool = False) -> int:
+        """Remove the bytes of what is retired and due; return how many files went.
+
+        What is kept for longer is moved out of readers' sight. hurry: without waiting for readers
+        in other processes; those in this one are always waited for.
+        """
+
+    def revive(self, retired: Sequence[Retired], reason: str) -> None:
+        """Make retired parts live again, whose bytes must still be there; raises StorageError."""
 
     def close(self) -> None:
         """Let go of the store."""

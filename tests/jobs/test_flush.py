@@ -52,7 +52,7 @@ def test_a_flush_moves_what_is_buffered_to_parts_and_trims_the_log(build: Build)
     until(lambda: rooms.files.names(rooms.data / "wal") == [], "the log is trimmed")
     assert stored(rooms) == {"a": 1, "b": 1, "c": 1}
     assert rooms.flusher.flush() == 0
-    assert len(rooms.store.snapshot().parts) == 1
+    assert len(rooms.store.snapshot().recent) == 1
 
 
 def test_a_flush_is_cut_into_slices_and_never_within_a_frame(

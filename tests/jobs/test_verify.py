@@ -26,7 +26,7 @@ def fill(data: Path) -> tuple[Path, Path]:
     rooms.close()
     segments = sorted((data / "wal").iterdir())
     assert len(segments) == 3
-    return data / rooms.store.snapshot().parts[0].location, segments[1]
+    return data / next(rooms.store.snapshot().parts).location, segments[1]
 
 
 def flip(path: Path, at: int) -> None:

@@ -11,6 +11,7 @@ from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.store.manifest import Manifest
 from mallard.store.part import Part
+from mallard.store.snapshot import Change
 
 
 def make_part(name: str, position_sum: int = 3, last_loaded_at: int = 9) -> Part:
@@ -18,7 +19,7 @@ def make_part(name: str, position_sum: int = 3, last_loaded_at: int = 9) -> Part
         location=f"recent/{name}.parquet",
         level=0,
         date="2024-05-01",
-        site_id=None,
+        sites=("a.example",),
         rows=2,
         size_bytes=100,
         first_position=1,
@@ -51,15 +52,15 @@ def test_a_version_is_parts_in_parts_out_and_the_watermark_and_survives_reopenin
 ) -> None:
     manifest = Manifest(tmp_path / "mallard.db", Files())
     old, new = make_part("old"), make_part("new", position_sum=2**70)
-    assert manifest.snapshot().parts == ()
+    assert manifest.snapshot().recent == ()
     assert manifest.snapshot().watermark == 0
-    manifest.commit(1, "flush", 2, added=[old])
-    manifest.commit(2, "compaction", 7, added=[new], removed=[old])
+    manifest.commit(1, Change("flush", added=(old,)), 2, 9)
+    manifest.commit(2, Change("compaction", added=(new,), removed=(old,)), 7, 9)
     node = manifest.node()
     manifest.close()
     reopened = Manifest(tmp_path / "mallard.db", Files())
     snapshot = reopened.snapshot()
-    assert (snapshot.version, snapshot.watermark, snapshot.parts) == (2, 7, (new,))
+    assert (snapshot.version, snapshot.watermark, snapshot.recent) == (2, 7, (new,))
     assert reopened.node() == node
     assert 0 <= node <= 0xFFF
     reopened.close()
@@ -68,13 +69,24 @@ def test_a_version_is_parts_in_parts_out_and_the_watermark_and_survives_reopenin
 def test_a_quarantined_part_is_not_live_until_it_is_taken_back(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "mallard.db", Files())
     good, bad = make_part("good"), make_part("bad", last_loaded_at=50)
-    manifest.commit(1, "flush", 2, added=[good, bad])
-    manifest.commit(2, "check", 2, quarantined=[(bad, "is missing")])
-    assert manifest.snapshot().parts == (good,)
+    manifest.commit(
+        1,
+        Change(
+            "flush",
+            added=(
+                good,
+                bad,
+            ),
+        ),
+        2,
+        9,
+    )
+    manifest.commit(2, Change("check"), 2, 50, quarantined=[(bad, "is missing")])
+    assert manifest.snapshot().recent == (good,)
     assert manifest.snapshot().quarantined == ((bad, "is missing"),)
     assert manifest.snapshot().last_loaded_at == 50  # it may come back, and time must not go back
-    manifest.commit(3, "check", 2, quarantined=[(bad, None)])
-    assert set(manifest.snapshot().parts) == {good, bad}
+    manifest.commit(3, Change("check"), 2, 50, quarantined=[(bad, None)])
+    assert set(manifest.snapshot().recent) == {good, bad}
     manifest.close()
 
 
@@ -86,21 +98,32 @@ def test_a_commit_that_fails_raises_and_the_next_one_works(
     manifest = Manifest(tmp_path / "mallard.db", files)
     files.fail = when
     with pytest.raises(StorageError, match="could not be written"):
-        manifest.commit(1, "flush", 2, added=[make_part("a")])
+        manifest.commit(1, Change("flush", added=(make_part("a"),)), 2, 9)
     assert manifest.snapshot().watermark == watermark
     files.fail = ""
-    manifest.commit(1, "flush", 3, added=[make_part("b")])
+    manifest.commit(1, Change("flush", added=(make_part("b"),)), 3, 9)
     assert manifest.snapshot().watermark == 3
     manifest.close()
 
 
 def test_the_same_part_twice_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "mallard.db", Files())
-    manifest.commit(1, "flush", 2, added=[make_part("a")])
+    manifest.commit(1, Change("flush", added=(make_part("a"),)), 2, 9)
     with pytest.raises(StorageError):
-        manifest.commit(1, "flush", 9, added=[make_part("b"), make_part("a")])
+        manifest.commit(
+            1,
+            Change(
+                "flush",
+                added=(
+                    make_part("b"),
+                    make_part("a"),
+                ),
+            ),
+            9,
+            9,
+        )
     assert manifest.snapshot().watermark == 2
-    assert manifest.snapshot().parts == (make_part("a"),)
+    assert manifest.snapshot().recent == (make_part("a"),)
     manifest.close()
 
 
@@ -108,7 +131,7 @@ def test_a_database_of_a_newer_format_or_of_something_else_is_refused(tmp_path: 
     path = tmp_path / "mallard.db"
     Manifest(path, Files()).close()
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE manifest_format SET version = 2")
+        database.execute("UPDATE manifest_format SET version = 3")
     database.close()
     with pytest.raises(StorageError, match="newer Mallard"):
         Manifest(path, Files())
@@ -121,10 +144,10 @@ def test_a_reader_sees_commits_as_they_come_and_can_change_nothing(tmp_path: Pat
     path = tmp_path / "mallard.db"
     manifest = Manifest(path, Files())
     reader = Manifest(path, Files(), read_only=True)
-    manifest.commit(1, "flush", 2, added=[make_part("a")])
+    manifest.commit(1, Change("flush", added=(make_part("a"),)), 2, 9)
     assert reader.snapshot().watermark == 2
     with pytest.raises(StorageError):
-        reader.commit(1, "flush", 3)
+        reader.commit(1, Change("flush"), 3, 9)
     manifest.close()
     assert reader.snapshot().watermark == 2
     reader.close()
@@ -145,6 +168,6 @@ def test_a_snapshot_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> No
 
 def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "mallard.db", Files())
-    manifest.commit(1, "flush", 2)
+    manifest.commit(1, Change("flush"), 2, 9)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     manifest.close()

@@ -35,7 +35,7 @@ def test_a_part_is_sorted_by_site_and_time_and_says_what_it_holds() -> None:
     assert rows["site_id"].to_pylist() == ["a", "a", "b"]
     assert rows["position"].to_pylist() == [2**62 + 2, 2**62 + 1, 2**62]
     assert part.location == f"recent/2024-05-01_{2**62:020d}-{2**62 + 2:020d}.parquet"
-    assert (part.level, part.date, part.site_id, part.rows) == (0, "2024-05-01", None, 3)
+    assert (part.level, part.date, part.sites, part.rows) == (0, "2024-05-01", ("a", "b"), 3)
     assert (part.first_timestamp, part.last_timestamp) == (NOON_US, NOON_US + 5)
     assert part.position_sum == 3 * 2**62 + 3  # more than 64 bits hold
     assert part.last_loaded_at == 99
