@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from mallard.buffer.wal import LogReport, read_log
 from mallard.files import Files
-from mallard.store.local import EMPTY, LocalReader
+from mallard.store.folder import EMPTY
+from mallard.store.local import LocalReader
 from mallard.store.part import Part
 from mallard.store.partition import RECENT
 from mallard.store.snapshot import Snapshot

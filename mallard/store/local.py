@@ -14,7 +14,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 from mallard.clock import Clock
 from mallard.errors import CorruptData, StorageError
 from mallard.event import ARROW_SCHEMA
-from mallard.files import TEMPORARY_SUFFIX, Files
+from mallard.files import Files
 from mallard.store import partition
 from mallard.store.encoding import (
     LEVEL_0_ROW_GROUP_ROWS,
@@ -31,14 +30,13 @@ from mallard.store.encoding import (
     PART_SCHEMA,
     writer_options,
 )
+from mallard.store.folder import Folder
 from mallard.store.manifest import Manifest, Version
-from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date, to_parquet
+from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date
 from mallard.store.snapshot import Change, Retired, Snapshot, applied
 from mallard.store.writer import DerivedWriter, PartWriter
 
 DATABASE = "mallard.db"
-# A file without rows, so that a reader's glob over a new folder finds the columns.
-EMPTY = "empty.parquet"
 # How long another process may go on reading what it found in the manifest.
 SWAP_SECONDS = 30.0
 
@@ -95,16 +93,17 @@ class LocalStore:
         self._pins: Counter[int] = Counter()  # versions that are being read here
         self._leftovers: set[str] = set()
         self._in_doubt = False  # a commit failed, and the manifest was not read since
-        self._recent = data / partition.RECENT
-        files.make_folder(self._recent)
+        self._folder = Folder(data, files)
+        files.make_folder(data)
         self._refuse_lost_manifest()
         self._manifest = Manifest(data / DATABASE, files)
         self._node = self._manifest.node()
         self._snapshot = self._manifest.snapshot()
-        self._remove_orphans()
+        known = self._manifest.known()
+        known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
+        self._folder.remove_others(known)
         self._check_files()
-        if EMPTY not in files.names(self._recent):
-            files.replace(self._recent / EMPTY, to_parquet(ARROW_SCHEMA.empty_table()))
+        self._folder.prepare()
         self._tell()
 
     # --- what the store holds ---
@@ -152,7 +151,7 @@ class LocalStore:
 
     def check(self, part: Part) -> None:
         """Raise CorruptData, and set a part aside, when it is not what was written."""
-        if self._digest(part) == part.digest:
+        if self._folder.is_whole(part):
             return
         with self._lock:
             self._set_aside([(part, "is not what was written: its SHA-256 differs")])
@@ -227,7 +226,7 @@ class LocalStore:
         with self._lock:
             locations = {file.location for file in written}
             # Not those that a commit which failed may yet bring back: see _remove_leftovers.
-            self._leftovers |= self._remove(locations - self._leftovers)
+            self._leftovers |= self._folder.remove(locations - self._leftovers)
 
     def sweep(self, *, hurry: bool = False) -> int:
         """Remove the bytes of what is retired and due; return how many files went.
@@ -245,31 +244,22 @@ class LocalStore:
                 if not unseen or now < each.retired_at + int(wait * 1e6):
                     continue
                 if each.remove_at <= now:
-                    if not self._remove(_places(each.file)):
+                    if not self._folder.remove(_places(each.file)):
                         done.append(each)
                 else:
-                    self._hide(each.file)
+                    self._folder.hide(each.file)
             if done:
                 self._manifest.forget(done)
-                for each in done:
-                    self._files.remove_empty_folder((self._data / each.file.location).parent)
             return len(done)
 
     def revive(self, retired: Sequence[Retired], reason: str) -> None:
         """Make retired parts live again, whose bytes must still be there; raises StorageError."""
         with self._lock:
             for each in retired:
-                path = self._data / each.file.location
-                hidden = self._data / partition.retired(each.file.location)
                 try:
-                    if not path.exists():
-                        self._files.make_folder(path.parent)
-                        self._files.rename(hidden, path)
-                        self._files.sync_folder(path.parent)
+                    self._folder.bring_back(each.file)
                 except OSError as error:
-                    raise StorageError(f"{each.file.location} is not to be had ({error}).") from (
-                        error
-                    )
+                    raise StorageError(f"{each.file.location} is gone ({error}).") from error
             try:
                 self._manifest.revive(self._clock.now_us(), retired, reason)
             finally:
@@ -365,90 +355,43 @@ class LocalStore:
         """
         if self._leftovers:
             live = self._manifest.known() | {file.location for file in change.added}
-            self._leftovers = self._remove(self._leftovers - live)
-
-    def _remove(self, locations: Iterable[str]) -> set[str]:
-        """Remove files with their temporary forms; return those that the disk did not let go."""
-        stuck: set[str] = set()
-        for location in locations:
-            path = self._data / location
-            try:
-                self._files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
-                self._files.remove(path)
-            except OSError:
-                stuck.add(location)
-        return stuck
-
-    def _hide(self, file: Part | Derived) -> None:
-        path, hidden = self._data / file.location, self._data / partition.retired(file.location)
-        if path.exists():
-            self._files.make_folder(hidden.parent)
-            self._files.rename(path, hidden)
-            self._files.sync_folder(hidden.parent)
-            self._files.remove_empty_folder(path.parent)
+            self._leftovers = self._folder.remove(self._leftovers - live)
 
     # --- at the start ---
 
     def _refuse_lost_manifest(self) -> None:
         if DATABASE in self._files.names(self._data):
             return
-        if any(True for _ in self._stored_files()):
+        if any(True for _ in self._folder.locations()):
             raise StorageError(
                 f"{self._data} holds Parquet files of events but no {DATABASE}, which says which "
                 "of them count. Restore it from a backup, or start with another folder."
             )
 
-    def _stored_files(self) -> Iterator[str]:
-        """Locations of what the store wrote, finished or not."""
-        for folder in partition.FOLDERS:
-            for name in self._files.tree(self._data / folder):
-                if name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY:
-                    yield f"{folder}/{name}"
-
-    def _remove_orphans(self) -> None:
-        known = self._manifest.known()
-        known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
-        for location in self._stored_files():
-            if location not in known:
-                _log.info("removing %s, which was never committed", location)
-                self._files.remove(self._data / location)
-
     def _check_files(self) -> None:
         """Set aside parts that are not as the manifest says; take back those that are again."""
         harmed = [
-            (part, problem) for part in self._snapshot.parts if (problem := self._problem(part))
+            (part, problem)
+            for part in self._snapshot.parts
+            if (problem := self._folder.problem(part))
         ]
         self._set_aside(harmed)
         healed = [
             part
             for part, _ in self._snapshot.quarantined
-            if self._problem(part) is None and self._digest(part) == part.digest
+            if self._folder.problem(part) is None and self._folder.is_whole(part)
         ]
         if healed:
             self._quarantine([(part, None) for part in healed])
-        lost = tuple(file for file in self._snapshot.derived if self._problem(file))
+        lost = tuple(file for file in self._snapshot.derived if self._folder.problem(file))
         if lost:
             _log.warning("%d files of visits and sums are damaged; they are made anew", len(lost))
             self.swap(Change("check", removed=lost))
 
-    def _problem(self, file: Part | Derived) -> str | None:
-        try:
-            size = self._files.size(self._data / file.location)
-        except FileNotFoundError:
-            return "is missing"
-        if size != file.size_bytes:
-            return f"has {size} bytes instead of {file.size_bytes}"
-        return None
-
-    def _digest(self, part: Part) -> str:
-        return sha256(self._files.read(self._data / part.location)).hexdigest()
-
     def _set_aside(self, harmed: Sequence[tuple[Part, str]]) -> None:
         for part, problem in harmed:
             _log.error("%s %s; its %d events are missing", part.location, problem, part.rows)
-            path = self._data / part.location
-            if path.exists():
-                self._files.set_aside(path, self._data / partition.QUARANTINE)
+            self._folder.set_aside(part)
         if harmed:
             self._quarantine(list(harmed))
 

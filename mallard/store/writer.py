@@ -67,11 +67,17 @@ class FileWriter:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self.rows = 0
+        self._parquet: pq.ParquetWriter | None = None
+        self._descriptor: int | None = None
         with self._errors():
             files.make_folder(folder)
-            self._descriptor: int | None = files.create(self._temporary)
+            self._descriptor = files.create(self._temporary)
             self._sink = _Sink(files, self._descriptor)
-            self._parquet = pq.ParquetWriter(self._sink, schema, **options)
+            try:
+                self._parquet = pq.ParquetWriter(self._sink, schema, **options)
+            except OSError:
+                self.abandon()
+                raise
 
     def __enter__(self) -> FileWriter:
         return self
@@ -95,7 +101,7 @@ class FileWriter:
 
         path: in the folder it was begun in. Raises StorageError.
         """
-        assert self._descriptor is not None, "a file is finished once"
+        assert self._descriptor is not None and self._parquet, "a file is finished once"
         with self._errors():
             while self._waiting_rows:
                 self._write_group()
@@ -113,12 +119,14 @@ class FileWriter:
             return
         descriptor, self._descriptor = self._descriptor, None
         with contextlib.suppress(OSError, pa.ArrowException):  # the next start removes it otherwise
-            self._parquet.close()
+            if self._parquet:
+                self._parquet.close()
         with contextlib.suppress(OSError):
             self._files.close(descriptor)
             self._files.remove(self._temporary)
 
     def _write_group(self) -> None:
+        assert self._parquet
         rows = pa.concat_tables(self._waiting)
         group = rows.slice(0, self._row_group_rows)
         rest = rows.slice(self._row_group_rows)

@@ -1,0 +1,102 @@
+"""The store's files in a data folder: which are there, whether they are whole, how they go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from mallard.event import ARROW_SCHEMA
+from mallard.files import TEMPORARY_SUFFIX, Files
+from mallard.store import partition
+from mallard.store.part import Derived, Part, to_parquet
+
+# A file without rows, so that a reader's glob over a new folder finds the columns.
+EMPTY = "empty.parquet"
+
+_log = logging.getLogger(__name__)
+
+
+class Folder:
+    """Files of a data folder by their location; knows nothing of which of them count."""
+
+    def __init__(self, data: Path, files: Files) -> None:
+        self.data = data
+        self.files = files
+
+    def prepare(self) -> None:
+        """Make what a reader expects of a new folder."""
+        recent = self.data / partition.RECENT
+        self.files.make_folder(recent)
+        if EMPTY not in self.files.names(recent):
+            self.files.replace(recent / EMPTY, to_parquet(ARROW_SCHEMA.empty_table()))
+
+    def path(self, file: Part | Derived) -> Path:
+        """Return where a live file is."""
+        return self.data / file.location
+
+    def locations(self) -> Iterator[str]:
+        """Return the location of everything the store wrote, finished or not."""
+        for folder in partition.FOLDERS:
+            for name in self.files.tree(self.data / folder):
+                if name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY:
+                    yield f"{folder}/{name}"
+
+    def remove_others(self, known: set[str]) -> None:
+        """Remove what is left over from a crash: everything but these locations."""
+        for location in self.locations():
+            if location not in known:
+                _log.info("removing %s, which was never committed", location)
+                self.files.remove(self.data / location)
+
+    def remove(self, locations: Iterable[str]) -> set[str]:
+        """Remove files with their temporary forms; return those that the disk did not let go."""
+        stuck: set[str] = set()
+        for location in locations:
+            path = self.data / location
+            try:
+                self.files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
+                self.files.remove(path)
+            except OSError:
+                stuck.add(location)
+            else:
+                self.files.remove_empty_folder(path.parent)
+        return stuck
+
+    def hide(self, file: Part | Derived) -> None:
+        """Move a retired file out of readers' sight, if it is not there already."""
+        path, hidden = self.path(file), self.data / partition.retired(file.location)
+        if path.exists():
+            self.files.make_folder(hidden.parent)
+            self.files.rename(path, hidden)
+            self.files.sync_folder(hidden.parent)
+            self.files.remove_empty_folder(path.parent)
+
+    def bring_back(self, file: Part | Derived) -> None:
+        """Move a retired file to where it was, if it is not there already; raises OSError."""
+        path = self.path(file)
+        if not path.exists():
+            self.files.make_folder(path.parent)
+            self.files.rename(self.data / partition.retired(file.location), path)
+            self.files.sync_folder(path.parent)
+
+    def set_aside(self, part: Part) -> None:
+        """Move a damaged file to quarantine, if it is there at all."""
+        path = self.path(part)
+        if path.exists():
+            self.files.set_aside(path, self.data / partition.QUARANTINE)
+
+    def problem(self, file: Part | Derived) -> str | None:
+        """Return what is wrong with a file's size or that it is missing; None when neither."""
+        try:
+            size = self.files.size(self.path(file))
+        except FileNotFoundError:
+            return "is missing"
+        if size != file.size_bytes:
+            return f"has {size} bytes instead of {file.size_bytes}"
+        return None
+
+    def is_whole(self, file: Part | Derived) -> bool:
+        """Whether a file is byte by byte what was written."""
+        return sha256(self.files.read(self.path(file))).hexdigest() == file.digest
