@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -36,3 +37,35 @@ def _column(name: str) -> st.SearchStrategy[object]:
 
 
 EVENTS = st.builds(Event, **{name: _column(name) for name in Event._fields})
+
+# Events that meet in visits: few sites and visitors around one midnight, at times that are equal,
+# next to each other, or the 30 minutes apart at which a visit ends.
+_MIDNIGHT_US = 1_714_608_000_000_000  # 2024-05-02 00:00:00 UTC
+_MINUTE_US = 60_000_000
+_PAUSES = st.sampled_from([0, 10, 29, 30, 60, 90, 400])
+VISITED_AT = st.builds(
+    lambda pause, before, off: _MIDNIGHT_US + (-pause if before else pause) * _MINUTE_US + off,
+    _PAUSES,
+    st.booleans(),
+    st.sampled_from([-1, 0, 0, 0, 1, 999]),
+)
+PATHS = st.sampled_from([None, "/", "/pricing", "/signup"])
+_OF_VISITED: dict[str, st.SearchStrategy[Any]] = {
+    "site_id": st.sampled_from(["example.com", "example.com", "it's/a=site"]),
+    "timestamp": VISITED_AT,
+    "event_name": st.sampled_from(["pageview", "signup", "purchase"]),
+    "event_type": st.sampled_from(["page", "page", "track", "engagement", "identify"]),
+    "interactive": st.booleans(),
+    "visitor_id": st.sampled_from([None, 1, 1, -7]),
+    "user_id": st.sampled_from([None, None, "ada", "bob"]),
+    "pathname": PATHS,
+    "hostname": st.sampled_from([None, "example.com", "shop.example.com"]),
+    "referrer_source": st.sampled_from([None, "Google", "Bing"]),
+    "utm_source": st.sampled_from([None, "news"]),
+    "country_code": st.sampled_from([None, "DE", "FR"]),
+    "screen_width": st.sampled_from([None, 0, 1920]),
+    "revenue_amount": st.sampled_from([None, None, Decimal("0.10"), Decimal("-3.00")]),
+    "revenue_currency": st.sampled_from([None, "EUR", "USD"]),
+    "engaged_ms": st.sampled_from([None, 0, 1_500]),
+}
+VISITED_EVENTS = st.fixed_dictionaries(_OF_VISITED).map(lambda values: Event(**values))
