@@ -98,6 +98,20 @@ class BufferConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """How small files become large ones, and what that may cost."""
+
+    # Of compaction and the other work on stored events; beyond it they spill to disk.
+    memory_bytes: int = _setting(256 * 1024 * 1024, _between(64 * 1024 * 1024, 1024 * GIB))
+    threads: int = _setting(1, _between(1, 64))
+    merge_files: int = _setting(16, _between(2, 1_000))  # of about one size become one
+    # A date is compacted so long after its end, and after the first of its events is in Parquet.
+    close_after_seconds: float = _setting(900.0, _between(0, 86_400))
+    # Events of a date that is compacted already wait so long for others.
+    late_merge_seconds: float = _setting(3_600.0, _between(0, 7 * 86_400))
+
+
+@dataclass(frozen=True, slots=True)
 class GeoConfig:
     """Where addresses lie."""
 
@@ -129,6 +143,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     buffer: BufferConfig = field(default_factory=BufferConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     geo: GeoConfig = field(default_factory=GeoConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log: LogConfig = field(default_factory=LogConfig)
