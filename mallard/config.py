@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,17 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """How many whole UTC days before today are kept; 0: for ever."""
+
+    days: int = _setting(0, _between(0, 36_500))
+    # Of these sites instead.
+    sites: Mapping[str, int] = field(default_factory=dict, metadata={"rule": _between(0, 36_500)})
+    # After a day left the numbers, how long its bytes are kept, so that a mistake can be undone.
+    grace_days: float = _setting(1.0, _between(0, 365))
+
+
+@dataclass(frozen=True, slots=True)
 class GeoConfig:
     """Where addresses lie."""
 
@@ -144,6 +155,7 @@ class Config:
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     buffer: BufferConfig = field(default_factory=BufferConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     geo: GeoConfig = field(default_factory=GeoConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -29,6 +29,7 @@ _SHAPES: dict[Any, str] = {
     Path: "a path",
     Path | None: "a path",
     tuple[str, ...]: "a list of texts",
+    Mapping[str, int]: "a table of whole numbers",
 }
 
 
@@ -153,7 +154,11 @@ def _read_file(
                 raise ConfigError(_unknown(here, f'key "{key}" in [{table}]', key, keys, '"{}"'))
             name = f"{table}.{key}"
             origins[name] = here
-            values[name] = _checked(_from_toml(value, known[name], here), known[name], here)
+            if known[name].shape == Mapping[str, int] and isinstance(value, dict):
+                places = {k: f"{path}, line {_line(text, (table, key, k))}" for k in value}
+                values[name] = _mapping(value, known[name], places)
+            else:
+                values[name] = _checked(_from_toml(value, known[name], here), known[name], here)
 
 
 def _text(path: Path) -> str:
@@ -231,7 +236,11 @@ def _from_text(text: str, known: _Known, here: str) -> Any:
         elif shape is float:
             value = float(text)
         elif shape == tuple[str, ...]:
-            value = tuple(item.strip() for item in text.split(",") if item.strip())
+            value = _items(text)
+        elif shape == Mapping[str, int]:
+            pairs = [item.rpartition("=") for item in _items(text)]
+            value = {key.strip(): int(number) for key, _, number in pairs}
+            return _mapping(value, known, dict.fromkeys(value, here))
         elif shape in {Path, Path | None}:
             value = _path(text, known, here)
     except (ValueError, KeyError) as error:
@@ -239,7 +248,21 @@ def _from_text(text: str, known: _Known, here: str) -> Any:
     return _checked(value, known, here)
 
 
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
 # What both share
+
+
+def _mapping(value: Mapping[str, Any], known: _Known, places: Mapping[str, str]) -> dict[str, int]:
+    """Check each value of a table by itself, so that an error names its key and its line."""
+    for key, number in value.items():
+        one = _Known(f'{known.name}."{key}"', int, known.rule)
+        if not key or type(number) is not int:
+            raise _wrong(number, one, places[key])
+        _checked(number, one, places[key])
+    return dict(value)
 
 
 def _path(text: str, known: _Known, here: str) -> Path | None:

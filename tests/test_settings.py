@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mallard.config import BufferConfig, Config, ServerConfig
+from mallard.config import BufferConfig, Config, RetentionConfig, ServerConfig
 from mallard.errors import ConfigError
 from mallard.settings import Settings, load, setting_names, variable
 
@@ -47,6 +47,8 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
         [ingest]
         filter_bots = false
         site_ids = ["a.example", "b.example"]
+        [retention.sites]
+        "a.example" = 30
         [geo]
         database = "places.mmdb"
         """,
@@ -56,6 +58,7 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
     assert isinstance(config.buffer.flush_interval_seconds, float)
     assert config.ingest.filter_bots is False
     assert config.ingest.site_ids == ("a.example", "b.example")
+    assert config.retention == RetentionConfig(sites={"a.example": 30})
     assert config.geo.database == Path("places.mmdb")
 
 
@@ -85,6 +88,8 @@ def test_the_environment_can_name_the_file_and_the_flag_wins(tmp_path: Path) -> 
         ("MALLARD_BUFFER_FLUSH_INTERVAL_SECONDS", "0.5", 0.5),
         ("MALLARD_GEO_DATABASE", "", None),
         ("MALLARD_GEO_DATABASE", "x.mmdb", Path("x.mmdb")),
+        ("MALLARD_RETENTION_SITES", "a.example=30, b:8080=0", {"a.example": 30, "b:8080": 0}),
+        ("MALLARD_RETENTION_SITES", "", {}),
         ("MALLARD_SECRET", "sixteen letters!", "sixteen letters!"),
     ],
 )
@@ -119,6 +124,14 @@ def test_a_variable_is_read_as_its_settings_type(name: str, text: str, value: ob
             'log.level is "loud"; it must be a text, one of "debug", "info", "warning", "error"',
         ),
         ("[buffer]\nflush_interval_seconds = nan\n", 2, "from 0.01 to 86400"),
+        (
+            '[retention]\n[retention.sites]\n"a.example" = 1\n"b.example" = -1\n',
+            4,
+            'retention.sites."b.example" is -1; it must be a whole number, from 0 to 36500',
+        ),
+        ('[retention.sites]\n\na = "1"\n', 3, 'retention.sites."a" is "1"; it must be a whole'),
+        ("[retention.sites]\na.example = 1\n", 2, 'retention.sites."a" is'),
+        ("[retention]\nsites = 30\n", 2, "retention.sites is 30; it must be a table of whole"),
         ('[server]\ndata = ""\n', 2, 'server.data is ""; it must be a path'),
         ('[tracker]\nevent_paths = ["api"]\n', 2, 'one or more paths that start with "/"'),
         ("[buffer]\nflush_events = 200000\n", 2, "must not exceed buffer.capacity_events (100000)"),
@@ -155,6 +168,10 @@ def test_a_file_that_is_not_there_or_not_text_stops(tmp_path: Path) -> None:
         ("MALLARD_SERVER_PORT", "many", 'server.port is "many"; it must be a whole number'),
         ("MALLARD_SERVER_PORT", "-1", "from 0 to 65535"),
         ("MALLARD_INGEST_FILTER_BOTS", "yes", "it must be true or false"),
+        ("MALLARD_RETENTION_SITES", "a.example", "it must be a table of whole numbers"),
+        ("MALLARD_RETENTION_SITES", "=3", "retention.sites"),
+        ("MALLARD_RETENTION_SITES", "a.example=x", "it must be a table of whole numbers"),
+        ("MALLARD_RETENTION_SITES", "a.example=-1", "from 0 to 36500"),
         ("MALLARD_BUFFER_DURABILITY", "sync", 'one of "fsync", "os", "memory"'),
         ("MALLARD_BUFFER_FLUSH_INTERVAL_SECONDS", "inf", "from 0.01 to 86400"),
     ],
