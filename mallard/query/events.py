@@ -15,9 +15,11 @@ from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import CorruptData
 from mallard.event import Event, Frame, to_table
 from mallard.files import Files
-from mallard.query.sql import literal
+from mallard.query.rules import apply
+from mallard.query.sql import Sql, literal
 from mallard.store.local import LocalReader
 from mallard.store.partition import RECENT
+from mallard.store.snapshot import Rule
 from mallard.store.store import Store
 
 SHELL_SCRIPT = "mallard.sql"  # in the data folder
@@ -38,17 +40,22 @@ _COLUMNS = ", ".join(
 
 
 def show(
-    connection: duckdb.DuckDBPyConnection, sources: Sequence[str], tail: Sequence[Frame]
+    connection: duckdb.DuckDBPyConnection,
+    sources: Sequence[str],
+    tail: Sequence[Frame],
+    rules: Sequence[Rule] = (),
 ) -> None:
     """Make, or make anew, the view `events` of a connection.
 
     sources: where the parts of a snapshot are. tail: the frames past that snapshot's watermark.
+    rules: the snapshot's; they are about what is in parts, and never about the tail.
     """
     connection.register("tail", to_table(tail))
     stored = "SELECT * FROM tail"
     if sources:
         listed = ", ".join(literal(source) for source in sources)
-        stored = f"SELECT * FROM read_parquet([{listed}]) UNION ALL BY NAME {stored}"
+        parts = apply(Sql(f"SELECT * FROM read_parquet([{listed}])"), rules)
+        stored = f"SELECT * FROM ({parts}) UNION ALL BY NAME {stored}"
     connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
 
 
@@ -64,7 +71,8 @@ def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
         tail = list(read_log(data / "wal", files, watermark, report))
         snapshot = store.snapshot()
         sources = [store.source(part) for part in snapshot.parts]
-    show(connection, sources, [f for f in tail if f.last_position > snapshot.watermark])
+    left = [frame for frame in tail if frame.last_position > snapshot.watermark]
+    show(connection, sources, left, snapshot.rules)
     # What is missing below the watermark was flushed, and its segment removed, while we read.
     lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
     return not (lost or snapshot.quarantined)
