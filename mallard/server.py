@@ -21,6 +21,8 @@ from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
 from mallard.ingest.user_agent import UserAgents
 from mallard.ingest.visitor import Visitors
+from mallard.jobs.compaction import Compactor
+from mallard.jobs.database import remove_spilled
 from mallard.jobs.flush import Flusher
 from mallard.jobs.schedule import Job, Schedule
 from mallard.query.events import SHELL_SCRIPT, read_newest, shell_script
@@ -30,6 +32,8 @@ from mallard.telemetry import Telemetry
 # Salts are made ahead of midnight and destroyed soon after it.
 SALT_PERIOD_SECONDS = 30.0
 GEO_PERIOD_SECONDS = 60.0
+COMPACTION_PERIOD_SECONDS = 10.0
+SWEEP_PERIOD_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +105,26 @@ class Server:
             clock,
             self.telemetry,
         )
+        self._build_maintenance()
         self._log_notes: list[str] = []
         self._measure()
+
+    def _build_maintenance(self) -> None:
+        config, clock = self.config, self.clock
+        remove_spilled(self.data)
+        self.compactor = Compactor(
+            config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
+        )
+        # A thread of its own: its jobs take long, and salts have to go when their time has come.
+        self.maintenance = Schedule(
+            [
+                Job("compaction", COMPACTION_PERIOD_SECONDS, self.compactor.run),
+                Job("sweep", SWEEP_PERIOD_SECONDS, self._sweep),
+            ],
+            clock,
+            self.telemetry,
+            "mallard-maintenance",
+        )
 
     def start(self) -> None:
         """Recover what the log holds and begin to accept events."""
@@ -115,9 +137,11 @@ class Server:
         self._write_shell_script()
         self.flusher.start()
         self.schedule.start()
+        self.maintenance.start()
 
     def stop(self) -> None:
         """Settle what was accepted, flush it, and let the folder go."""
+        self.maintenance.stop(self.compactor.interrupt)
         self.schedule.stop()
         self.buffer.close()
         self.flusher.stop()
@@ -143,7 +167,14 @@ class Server:
             f"{part.location} {reason}; its {part.rows} events are missing from answers"
             for part, reason in self.store.snapshot().quarantined
         ]
-        return Health(checks, notes + self._log_notes)
+        return Health(checks, notes + self._log_notes + self.compactor.problems)
+
+    def _room_bytes(self) -> int:
+        """What may be written without taking what a flush needs."""
+        return self.files.free_bytes(self.data) - self.config.buffer.free_bytes_min
+
+    def _sweep(self) -> None:
+        self.store.sweep()
 
     def _write_shell_script(self) -> None:
         # Only where it differs: a start on a full disk needs none of it, and recovers later.
@@ -173,6 +204,11 @@ class Server:
             "mallard_parts",
             "Live Parquet files of events.",
             lambda: sum(1 for _ in self.store.snapshot().parts),
+        )
+        gauge(
+            "mallard_parts_recent",
+            "Those of them that compaction has not yet made one a site and date.",
+            lambda: len(self.store.snapshot().recent),
         )
         gauge(
             "mallard_parts_quarantined",

@@ -58,6 +58,8 @@ class Telemetry(Collector):
         self.append_seconds = Latency()  # from being handed to the buffer's thread to durable
         self.sync_seconds = Latency()  # one write and sync of the log
         self.flush_seconds = Latency()  # one flush, buffer to manifest
+        self.compaction_seconds = Latency()  # parts of one date, read, written and committed
+        self.compacted: Counter[str] = Counter()  # events by kind: merge, compaction
         self.failures: Counter[str] = Counter()  # by what failed: append, flush, ...
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._dropped_sites: set[str] = set()
@@ -81,6 +83,9 @@ class Telemetry(Collector):
         yield _counter("mallard_events_accepted", "Events stored, by door.", "door", self.accepted)
         yield _counter("mallard_requests_refused", "Requests refused.", "reason", self.refused)
         yield _counter("mallard_failures", "Operations that failed.", "operation", self.failures)
+        yield _counter(
+            "mallard_events_compacted", "Events written again, by kind.", "kind", self.compacted
+        )
         dropped = CounterMetricFamily(
             "mallard_events_dropped",
             "Events answered as accepted and not stored, by site and reason.",
@@ -93,6 +98,7 @@ class Telemetry(Collector):
             ("mallard_append_seconds", "From accepted to durable.", self.append_seconds),
             ("mallard_log_sync_seconds", "One write and sync of the log.", self.sync_seconds),
             ("mallard_flush_seconds", "One flush of the buffer to Parquet.", self.flush_seconds),
+            ("mallard_compaction_seconds", "Parts of one date made one.", self.compaction_seconds),
         ):
             buckets, total = latency.buckets()
             yield HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
