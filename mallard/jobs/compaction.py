@@ -18,8 +18,9 @@ from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import CorruptData, StorageError
 from mallard.jobs.database import connect
-from mallard.jobs.day_files import rows_of, write_days, write_merged
+from mallard.jobs.day_files import write_days, write_merged
 from mallard.jobs.policy import Merge, Settle, plan
+from mallard.query.events import rows_of
 from mallard.store.part import Part
 from mallard.store.snapshot import Change
 from mallard.store.store import Store
@@ -120,7 +121,7 @@ class Compactor:
     def _change(
         self, work: Merge | Settle, parts: tuple[Part, ...], connection: duckdb.DuckDBPyConnection
     ) -> Change:
-        events = rows_of(self._store, parts)
+        events = rows_of([self._store.source(part) for part in parts])
         detail = {"date": work.date, "parts": len(parts), "rows": sum(each.rows for each in parts)}
         if isinstance(work, Merge):
             merged = write_merged(self._store, connection, work.date, events)

@@ -6,16 +6,16 @@ something here raises, nothing is left of what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mallard.event import ARROW_SCHEMA
+from mallard.query.events import annotated_rows_of
 from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
-from mallard.query.sql import Sql, literal
+from mallard.query.sql import Sql
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import day_version
@@ -25,15 +25,6 @@ from mallard.store.store import Store
 BATCH_ROWS = 16_384
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
 SESSION_ORDER = "entry_page, started_at, first_position"
-
-_COLUMNS = ", ".join(ARROW_SCHEMA.names)
-
-
-def rows_of(store: Store, parts: Iterable[Part]) -> Sql:
-    """Return a query for the events of parts of any level, with the columns of `ARROW_SCHEMA`."""
-    # The first file says which columns there are, and those of level 1 have one more.
-    ordered = sorted(parts, key=lambda part: part.level)
-    return Sql(f"SELECT {_COLUMNS} FROM {_files(store, ordered)}")
 
 
 def write_merged(
@@ -75,17 +66,11 @@ def write_sessions(
     """Write the visits of a site-day that has these parts of level 1; return them, uncommitted."""
     date, (site_id,) = parts[0].date, parts[0].sites
     sources = {date: day_version(parts)}
-    query = visits(Sql(f"SELECT * FROM {_files(store, parts)}"))
+    query = visits(annotated_rows_of([store.source(part) for part in parts]))
     with store.derived_writer("sessions", site_id, sources, SESSION_SCHEMA) as writer:
         for table in _tables(connection, f"{query} ORDER BY {SESSION_ORDER}"):
             writer.write(table)
         return writer.finish_derived()
-
-
-def _files(store: Store, parts: Iterable[Part]) -> Sql:
-    # The folders' names say site and date; the columns say it too, of whatever length.
-    listed = ", ".join(literal(store.source(part)) for part in parts)
-    return Sql(f"read_parquet([{listed}], hive_partitioning = false)")
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:

@@ -13,10 +13,11 @@ import duckdb
 
 from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import CorruptData
-from mallard.event import Event, Frame, to_table
+from mallard.event import ARROW_SCHEMA, Event, Frame, to_table
 from mallard.files import Files
 from mallard.query.rules import apply
 from mallard.query.sql import Sql, literal
+from mallard.store.encoding import PART_SCHEMA
 from mallard.store.local import LocalReader
 from mallard.store.partition import RECENT
 from mallard.store.snapshot import Rule
@@ -39,6 +40,27 @@ _COLUMNS = ", ".join(
 )
 
 
+def rows_of(sources: Sequence[str]) -> Sql:
+    """Return a query for the events of parts of any level, with the columns of `ARROW_SCHEMA`.
+
+    sources: where the parts are, at least one.
+    """
+    return _select(ARROW_SCHEMA.names, sources)
+
+
+def annotated_rows_of(sources: Sequence[str]) -> Sql:
+    """Return a query for the events of parts of level 1, with the columns of `PART_SCHEMA`."""
+    return _select(PART_SCHEMA.names, sources)
+
+
+def _select(columns: Sequence[str], sources: Sequence[str]) -> Sql:
+    listed = ", ".join(literal(source) for source in sources)
+    # The folders' names say site and date; the columns say it too, and of any length.
+    return Sql(
+        f"SELECT {', '.join(columns)} FROM read_parquet([{listed}], hive_partitioning = false)"
+    )
+
+
 def show(
     connection: duckdb.DuckDBPyConnection,
     sources: Sequence[str],
@@ -53,8 +75,7 @@ def show(
     connection.register("tail", to_table(tail))
     stored = "SELECT * FROM tail"
     if sources:
-        listed = ", ".join(literal(source) for source in sources)
-        parts = apply(Sql(f"SELECT * FROM read_parquet([{listed}])"), rules)
+        parts = apply(rows_of(sources), rules)
         stored = f"SELECT * FROM ({parts}) UNION ALL BY NAME {stored}"
     connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
 
