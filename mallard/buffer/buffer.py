@@ -64,6 +64,7 @@ class _Append:
 
 class _Trim(NamedTuple):
     watermark: int
+    roll: bool = False  # the newest segment ends here, whatever its size
 
 
 _Settled = tuple[Settle, Receipt | Exception]
@@ -166,7 +167,17 @@ class Buffer:
         if self._thread.is_alive():
             self._queue.put(_Trim(watermark))
         else:
-            self._trim(watermark)
+            self._trim(_Trim(watermark))
+
+    def roll(self, watermark: int) -> None:
+        """Have the log go on in a new segment, so that the one until now can be let go of, soon.
+
+        A segment goes when all of it is in parts: `wal.first_position` says how far that is.
+        """
+        if self._thread.is_alive():
+            self._queue.put(_Trim(watermark, roll=True))
+        else:
+            self._trim(_Trim(watermark, roll=True))
 
     def close(self) -> None:
         """Refuse new events, settle those under way and stop the thread."""
@@ -226,14 +237,16 @@ class Buffer:
         except OSError as error:  # what was acknowledged is synced already
             _log.error("the log could not be closed: %s", _reason(error))
 
-    def _gather(self, item: list[_Append] | _Trim | None) -> tuple[list[_Append], int | None, bool]:
+    def _gather(
+        self, item: list[_Append] | _Trim | None
+    ) -> tuple[list[_Append], _Trim | None, bool]:
         """Take what waits in the queue: appends for one write, the last trim, whether to go on."""
         appends: list[_Append] = []
-        trim: int | None = None
+        trim: _Trim | None = None
         count = 0
         while item is not None:
             if isinstance(item, _Trim):
-                trim = item.watermark
+                trim = _Trim(item.watermark, item.roll or (trim is not None and trim.roll))
             else:
                 appends += item
                 count += sum(len(append.events) for append in item)
@@ -344,9 +357,11 @@ class Buffer:
         except OSError as error:
             self._failure = _reason(error)
 
-    def _trim(self, watermark: int) -> None:
+    def _trim(self, trim: _Trim) -> None:
         try:
-            self._wal.trim(watermark, self._next_position)
+            if trim.roll:
+                self._wal.close()
+            self._wal.trim(trim.watermark, self._next_position)
         except OSError as error:
             self._telemetry.failures["trim"] += 1
             _log.error("old log segments stay for now: %s", _reason(error))

@@ -118,6 +118,11 @@ class Wal:
         return frames, report
 
     @property
+    def first_position(self) -> int | None:
+        """The position that the oldest segment begins with; None when there is no segment."""
+        return next((first for first, _ in self._segments), None)
+
+    @property
     def segment_count(self) -> int:
         """How many segments there are."""
         return len(self._segments)

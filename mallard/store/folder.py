@@ -73,6 +73,11 @@ class Folder:
             self.files.sync_folder(hidden.parent)
             self.files.remove_empty_folder(path.parent)
 
+    def find(self, locations: Iterable[str]) -> str | None:
+        """Return the path of the first of these that is there."""
+        paths = (self.data / location for location in locations)
+        return next((str(path) for path in paths if path.exists()), None)
+
     def bring_back(self, file: Part | Derived) -> None:
         """Move a retired file to where it was, if it is not there already; raises OSError."""
         path = self.path(file)

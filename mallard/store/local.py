@@ -266,10 +266,31 @@ class LocalStore:
                 self._snapshot = self._manifest.snapshot()
             self._tell()
 
-    def forget_deleted(self) -> bool:
-        """Leave nothing of deleted rows in the database's files; whether that was possible now."""
+    def expire(self, retired: Sequence[Retired]) -> None:
+        """Have the bytes of retired files go with the next sweep, whatever they were kept for."""
         with self._lock:
-            return self._manifest.compact()
+            self._manifest.expire(retired, self._clock.now_us())
+
+    def source_of_retired(self, retired: Retired) -> str | None:
+        """Return where a query engine reads a retired file; None when its bytes are gone."""
+        with self._lock:
+            return self._folder.find(_places(retired.file))
+
+    def forget_deleted(self) -> bool:
+        """Leave nothing of what was deleted: no stray file, no bytes in the database's files,
+        nothing in what readers beside the server are told; return whether that was possible now.
+
+        No file of the store may be being written meanwhile, but by `publish`.
+        """
+        with self._lock:
+            self._tell()
+            known = self._manifest.known()
+            known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
+            try:
+                self._folder.remove_others(known)
+            except OSError:
+                return False
+            return self._manifest.compact() and self._announced == self._snapshot.version
 
     def copy_manifest(self, path: Path) -> Snapshot:
         """Write the manifest's database to another file; return the snapshot that is in it."""

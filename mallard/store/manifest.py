@@ -193,6 +193,16 @@ class Manifest:
                     (each.file.location,),
                 )
 
+    def expire(self, retired: Sequence[Retired], at_us: int) -> None:
+        """Have no retired file of these be kept beyond an instant."""
+        with self._writing() as database:
+            for each in retired:
+                database.execute(
+                    f"UPDATE {TABLE_OF[type(each.file)]} SET remove_at = min(remove_at, ?) "
+                    "WHERE location = ? AND retired_in IS NOT NULL",
+                    (at_us, each.file.location),
+                )
+
     def revive(self, at_us: int, retired: Sequence[Retired], reason: str) -> None:
         """Make retired parts live again, in a version of its own."""
         with self._writing() as database:
@@ -290,7 +300,8 @@ class Manifest:
             self._database.execute("DELETE FROM manifest_rule WHERE rule_id = ?", (rule_id,))
         for rule_id, receipt in change.receipts.items():
             self._database.execute(
-                "INSERT INTO manifest_receipt VALUES (?, ?, ?)", (rule_id, at_us, receipt)
+                "INSERT OR REPLACE INTO manifest_receipt VALUES (?, ?, ?)",
+                (rule_id, at_us, receipt),
             )
 
     def _open(self, mode: str) -> sqlite3.Connection:

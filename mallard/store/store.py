@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from mallard.store.manifest import Version
 from mallard.store.part import Derived, Kind, Part
 from mallard.store.snapshot import Change, Retired, Snapshot
 from mallard.store.writer import DerivedWriter, PartWriter
@@ -75,6 +76,25 @@ class Store(Protocol):
 
     def revive(self, retired: Sequence[Retired], reason: str) -> None:
         """Make retired parts live again, whose bytes must still be there; raises StorageError."""
+
+    def expire(self, retired: Sequence[Retired]) -> None:
+        """Have the bytes of retired files go with the next sweep, whatever they were kept for."""
+
+    def source_of_retired(self, retired: Retired) -> str | None:
+        """Return where a query engine reads a retired file; None when its bytes are gone."""
+
+    def forget_deleted(self) -> bool:
+        """Leave nothing of what was deleted: no stray file, no bytes in the database's files,
+        nothing in what readers beside the server are told; return whether that was possible now.
+
+        No file of the store may be being written meanwhile, but by `publish`.
+        """
+
+    def history(self) -> list[Version]:
+        """Return the versions that are remembered, the oldest first."""
+
+    def receipts(self) -> dict[str, dict[str, object]]:
+        """Return what ended rules left behind, by rule."""
 
     def close(self) -> None:
         """Let go of the store."""
