@@ -123,6 +123,20 @@ class RetentionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryConfig:
+    """What answers may cost."""
+
+    # Of all queries together; beyond it they spill to disk, and what cannot is refused.
+    memory_bytes: int = _setting(256 * 1024 * 1024, _between(64 * 1024 * 1024, 1024 * GIB))
+    threads: int = _setting(2, _between(1, 256))  # of one query
+    workers: int = _setting(2, _between(1, 64))  # queries at once
+    timeout_seconds: float = _setting(30.0, _between(0.1, 3_600))
+    queue_max: int = _setting(200, _between(1, 100_000))  # waiting; beyond it we answer 503
+    # Of parts of answers that are kept, so that the next one is made sooner.
+    cache_bytes: int = _setting(64 * 1024 * 1024, _between(0, 1024 * GIB))
+
+
+@dataclass(frozen=True, slots=True)
 class GeoConfig:
     """Where addresses lie."""
 
@@ -156,6 +170,7 @@ class Config:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    query: QueryConfig = field(default_factory=QueryConfig)
     geo: GeoConfig = field(default_factory=GeoConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log: LogConfig = field(default_factory=LogConfig)

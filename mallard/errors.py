@@ -102,6 +102,12 @@ class QueryTimeout(MallardError):
     code = "query_timeout"
 
 
+class QueryTooLarge(MallardError):
+    """A query needs more memory than one may have."""
+
+    code = "query_too_large"
+
+
 class ConfigError(MallardError):
     """A setting is unknown or wrong; the text says which line and what would be right."""
 

@@ -20,6 +20,7 @@ from mallard.errors import (
     Overloaded,
     PayloadTooLarge,
     QueryTimeout,
+    QueryTooLarge,
     RateLimited,
     SlowRequest,
     Unauthenticated,
@@ -41,6 +42,7 @@ STATUS: dict[type, int] = {
     NotFound: 404,
     RateLimited: 429,
     QueryTimeout: 504,
+    QueryTooLarge: 422,
     Overloaded: 503,
     MallardError: 500,
 }
