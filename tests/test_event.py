@@ -3,9 +3,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from mallard import event as event_module
 from mallard.event import (
     ARROW_SCHEMA,
     INSTANT_MAX,
@@ -15,7 +18,9 @@ from mallard.event import (
     Event,
     Frame,
     check,
+    pack,
     to_table,
+    unpack,
 )
 from tests.factories import make_event
 from tests.strategies import EVENTS
@@ -59,6 +64,65 @@ def test_whatever_passes_the_check_becomes_a_row_that_says_the_same(event: Event
     assert row["visitor_id"] == event.visitor_id
     assert row["props"] == event.props
     assert row["interactive"] == event.interactive
+
+
+# What stands between rows, what CSV and JSON each give a meaning of their own, and what looks null.
+_TRICKY = st.text(st.sampled_from('"\\,[]nulltrue \u2028\ufeffé-1'), max_size=8)
+_TRICKY_EVENTS = st.builds(
+    make_event,
+    site_id=_TRICKY,
+    event_name=_TRICKY | st.just("null"),
+    props=_TRICKY | st.sampled_from(["", '{"a":"],[\\"null"}', "],[", "]],[["]) | st.none(),
+    city=_TRICKY | st.sampled_from(["\n", "\r\n", "\x00", "\x7f", "\\n"]),
+    revenue_amount=st.none() | st.sampled_from(list(map(Decimal, ("1E+3", "-0.01", "12.3", "0")))),
+    quantity=st.none() | st.integers(INT64_MIN, INT64_MAX),
+    interactive=st.booleans(),
+)
+
+
+@given(st.lists(st.lists(_TRICKY_EVENTS | EVENTS, min_size=1, max_size=3), min_size=1, max_size=4))
+@example([[make_event(props="],[")], [make_event(), make_event()]])
+@example([[make_event(props="],["), make_event(props="[]")]])
+def test_a_table_holds_what_the_events_hold_however_its_rows_were_read(
+    groups: list[list[Event]],
+) -> None:
+    frames, position = [], 1
+    for group in groups:
+        frames.append(Frame(position, 1, 0, group))
+        position += len(group)
+    events = [event for group in groups for event in group]
+    expected = {
+        name: pa.array(values, type=ARROW_SCHEMA.field(name).type).to_pylist()
+        for name, values in zip(Event._fields, zip(*events, strict=True), strict=True)
+    }
+    table = to_table(frames)
+    table.validate(full=True)
+    assert table.drop_columns(["position", "node", "loaded_at"]).to_pydict() == expected
+    assert table["position"].to_pylist() == list(range(1, position))
+
+
+@pytest.mark.parametrize(
+    ("text", "by_csv"),
+    [("plain", True), ('"quoted\\', True), ("[1],[2]", True), ("two\nlines", False)],
+)
+def test_only_rows_with_other_escapes_than_of_quotes_need_the_interpreter(
+    text: str, by_csv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(payload: bytes) -> tuple[Event, ...]:
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(event_module, "unpack", never)
+    frames = [Frame(1, 1, 0, [make_event(props=text)])]
+    if by_csv:
+        assert to_table(frames)["props"].to_pylist() == [text]
+    else:
+        with pytest.raises(AssertionError, match="unpacked"):
+            to_table(frames)
+
+
+@given(st.lists(EVENTS, max_size=3))
+def test_what_is_packed_is_unpacked_as_it_was(events: list[Event]) -> None:
+    assert unpack(pack(events)) == tuple(events)
 
 
 def test_rows_of_several_frames_carry_their_position_node_and_commit_time() -> None:

@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from mallard.buffer.frame import HEADER_BYTES, encode, encode_events
+from mallard.buffer.frame import HEADER_BYTES, encode
 from mallard.buffer.ring import Ring
 from mallard.buffer.wal import LogReport, Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Event, Frame
+from mallard.event import Event, Frame, pack
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 
@@ -114,8 +114,7 @@ class Buffer:
         """
         frames, report = self._wal.recover(watermark)
         for frame in frames:
-            size = HEADER_BYTES + len(encode_events(frame.events))
-            self._ring.restore(frame, size)
+            self._ring.restore(frame, HEADER_BYTES + len(frame.payload))
         last = frames[-1] if frames else None
         self._next_position = report.next_position
         self._loaded_at = max(loaded_at, last.loaded_at if last else 0)
@@ -277,19 +276,20 @@ class Buffer:
         loaded_at = max(self._clock.now_us(), self._loaded_at)
         for append in appends:
             try:
-                payload = encode_events(append.events)
+                payload = pack(append.events)
             except (TypeError, ValueError) as error:
                 # What cannot be written must not take the others along.
                 self._give_room_back([append])
                 settled.append((append.settle, error))
                 continue
-            frame = Frame(position, loaded_at, self._node, append.events)
-            encoded = encode(frame, payload)
+            rows = len(append.events)
+            frame = Frame._make((position, loaded_at, self._node, rows, payload))
+            encoded = encode(frame)
             data.append(encoded)
             frames.append((frame, len(encoded)))
             taken.append(append)
             settled.append((append.settle, Receipt(position, loaded_at)))
-            position += len(append.events)
+            position += rows
         loop = appends[0].loop
         if frames:
             early = self._config.durability == "memory"

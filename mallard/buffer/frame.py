@@ -5,8 +5,8 @@ A frame is a header of 40 bytes, little-endian, and a payload:
     magic "MWF1" | schema u16 | node u16 | count u32 | payload bytes u32 | first position i64 |
     loaded at i64 (microseconds) | CRC-32 of the payload u32 | CRC-32 of the header so far u32
 
-The payload is JSON: an array of rows, each an array with the columns that
-`COLUMNS_BY_VERSION[schema]` lists; a decimal is text. The header has a checksum of its own, so that
+The payload is JSON, made by `event.pack`: an array of rows, each an array with the columns that
+`COLUMNS_BY_VERSION[schema]` lists. The header has a checksum of its own, so that
 a damaged payload does not hide where the next frame begins, and a magic, so that after a damaged
 header the next frame can be searched for.
 """
@@ -16,21 +16,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import NamedTuple
 from zlib import crc32
 
 import orjson
 
 from mallard.errors import CorruptData
-from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame, check
+from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame, to_event
 
 MAGIC = b"MWF1"
 _FIELDS = struct.Struct("<4sHHIIqqI")
 _CHECKSUM = struct.Struct("<I")
 NODE_MAX = 0xFFF
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
-_REVENUE = Event._fields.index("revenue_amount")
 
 
 class Header(NamedTuple):
@@ -59,26 +57,17 @@ class Damage:
     torn: bool
 
 
-def encode_events(events: tuple[Event, ...]) -> bytes:
-    """Return the payload of a frame.
-
-    Raises TypeError for text that is not Unicode, ValueError for numbers that no part can hold.
-    """
-    for event in events:
-        check(event)
-    return orjson.dumps(events, default=_plain)
-
-
-def encode(frame: Frame, payload: bytes) -> bytes:
-    """Return a frame as it lies in the log; payload is `encode_events(frame.events)`."""
+def encode(frame: Frame) -> bytes:
+    """Return a frame as it lies in the log."""
+    first_position, loaded_at, node, rows, payload = frame
     fields = _FIELDS.pack(
         MAGIC,
         SCHEMA_VERSION,
-        frame.node,
-        len(frame.events),
+        node,
+        rows,
         len(payload),
-        frame.first_position,
-        frame.loaded_at,
+        first_position,
+        loaded_at,
         crc32(payload),
     )
     return b"".join((fields, _CHECKSUM.pack(crc32(fields)), payload))
@@ -86,18 +75,17 @@ def encode(frame: Frame, payload: bytes) -> bytes:
 
 def decode(header: Header, payload: memoryview) -> Frame:
     """Return the frame of a header and its payload, whose checksum is known to be right."""
-    rows = orjson.loads(payload)
+    first_position, loaded_at, node = header.first_position, header.loaded_at, header.node
     if header.schema == SCHEMA_VERSION:
-        events = tuple(_event(row) for row in rows)
-    elif header.schema in COLUMNS_BY_VERSION:
+        return Frame._make((first_position, loaded_at, node, header.rows, bytes(payload)))
+    if header.schema in COLUMNS_BY_VERSION:
         columns = COLUMNS_BY_VERSION[header.schema]
-        events = tuple(_old_event(columns, row) for row in rows)
-    else:
-        raise CorruptData(
-            f"the log was written by a newer Mallard (schema {header.schema}, this one reads up "
-            f"to {SCHEMA_VERSION}). Start that version again, or upgrade this one."
-        )
-    return Frame(header.first_position, header.loaded_at, header.node, events)
+        events = [_old_event(columns, row) for row in orjson.loads(payload)]
+        return Frame(first_position, loaded_at, node, events)
+    raise CorruptData(
+        f"the log was written by a newer Mallard (schema {header.schema}, this one reads up "
+        f"to {SCHEMA_VERSION}). Start that version again, or upgrade this one."
+    )
 
 
 def scan(data: bytes) -> Iterator[tuple[Header, memoryview] | Damage]:
@@ -148,22 +136,7 @@ def _next_frame(data: bytes, start: int) -> int | None:
     return None
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Event):
-        return tuple(value)
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"an event cannot hold a {type(value).__name__}")
-
-
-def _event(row: list[object]) -> Event:
-    amount = row[_REVENUE]
-    if amount is not None:
-        row[_REVENUE] = Decimal(str(amount))
-    return Event._make(row)
-
-
 def _old_event(columns: tuple[str, ...], row: list[object]) -> Event:
     known = dict(zip(columns, row, strict=True))
     defaults = Event("", 0, "")
-    return _event([known.get(name, getattr(defaults, name)) for name in Event._fields])
+    return to_event([known.get(name, getattr(defaults, name)) for name in Event._fields])

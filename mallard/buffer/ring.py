@@ -41,7 +41,7 @@ class Ring:
     def restore(self, frame: Frame, size_bytes: int) -> None:
         """Hold a frame that the log gave back at start-up, whether or not there is room."""
         with self._lock:
-            self._reserved_events += len(frame.events)
+            self._reserved_events += frame.rows
             self._hold(frame, size_bytes)
 
     def publish(self, frames: list[tuple[Frame, int]]) -> None:
@@ -55,8 +55,8 @@ class Ring:
         with self._lock:
             while self._frames and self._frames[0][0].last_position <= watermark:
                 frame, size_bytes = self._frames.popleft()
-                self._reserved_events -= len(frame.events)
-                self._committed_events -= len(frame.events)
+                self._reserved_events -= frame.rows
+                self._committed_events -= frame.rows
                 self._bytes -= size_bytes
 
     def tail(self) -> tuple[Frame, ...]:
@@ -76,5 +76,5 @@ class Ring:
 
     def _hold(self, frame: Frame, size_bytes: int) -> None:
         self._frames.append((frame, size_bytes))
-        self._committed_events += len(frame.events)
+        self._committed_events += frame.rows
         self._bytes += size_bytes

@@ -128,10 +128,10 @@ def _slices(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
     run: list[Frame] = []
     events = 0
     for frame in frames:
-        if run and events + len(frame.events) > most:
+        if run and events + frame.rows > most:
             yield run
             run, events = [], 0
         run.append(frame)
-        events += len(frame.events)
+        events += frame.rows
     if run:
         yield run

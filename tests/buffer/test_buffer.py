@@ -396,7 +396,7 @@ async def test_an_inner_fault_is_answered_and_costs_no_room(
         raise RuntimeError("a mistake of ours")
 
     with monkeypatch.context() as broken:
-        broken.setattr(buffer_module, "encode_events", fault)
+        broken.setattr(buffer_module, "pack", fault)
         with pytest.raises(RuntimeError, match="mistake"):
             await rig.buffer.append([make_event()])
     assert (await rig.buffer.append([make_event()])).first_position == 1

@@ -16,11 +16,10 @@ from mallard.buffer.frame import (
     Header,
     decode,
     encode,
-    encode_events,
     scan,
 )
 from mallard.errors import CorruptData
-from mallard.event import Event, Frame
+from mallard.event import Event, Frame, pack
 from tests.factories import make_event
 from tests.strategies import EVENTS
 
@@ -32,7 +31,7 @@ FRAMES = [
 
 
 def to_bytes(frame: Frame) -> bytes:
-    return encode(frame, encode_events(frame.events))
+    return encode(frame)
 
 
 def read(data: bytes) -> tuple[list[Frame], list[Damage]]:
@@ -144,13 +143,13 @@ def test_a_frame_of_a_newer_release_is_not_guessed_at() -> None:
 
 def test_text_that_is_no_unicode_is_a_type_error_and_a_number_too_big_a_value_error() -> None:
     with pytest.raises(TypeError):
-        encode_events((make_event(url="\ud800"),))
+        pack((make_event(url="\ud800"),))
     with pytest.raises(ValueError, match="cannot"):
-        encode_events((make_event(quantity=2**63),))
+        pack((make_event(quantity=2**63),))
 
 
 def test_the_format_on_disk_is_the_one_that_is_described() -> None:
-    payload = encode_events(FRAMES[0].events)
+    payload = pack(FRAMES[0].events)
     data = to_bytes(FRAMES[0])
     assert HEADER_BYTES == 40
     assert data[40:] == payload

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mallard.buffer.frame import encode, encode_events
+from mallard.buffer.frame import encode
 from mallard.buffer.wal import LogReport, Wal, read_log, segment_name
 from mallard.event import Event, Frame
 from mallard.files import Files
@@ -58,7 +58,7 @@ def make_frame(position: int, name: str = "e", count: int = 1) -> Frame:
 
 
 def to_bytes(frame: Frame) -> bytes:
-    return encode(frame, encode_events(frame.events))
+    return encode(frame)
 
 
 class Log:

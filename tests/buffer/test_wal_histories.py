@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from mallard.buffer.frame import encode, encode_events
+from mallard.buffer.frame import encode
 from mallard.buffer.wal import Wal
 from mallard.event import Event, Frame
 from mallard.files import Files
@@ -73,7 +73,7 @@ class LogMachine(RuleBasedStateMachine):
             events = (Event("a.example", 1, f"e{self.number}"),) * count
             frames.append(Frame(position, position, 0, events))
             position += count
-        data = b"".join(encode(frame, encode_events(frame.events)) for frame in frames)
+        data = b"".join(encode(frame) for frame in frames)
         try:
             self.wal.append(data, self.next, sync=True)
         except OSError:
