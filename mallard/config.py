@@ -137,6 +137,14 @@ class QueryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasureConfig:
+    """How events are dropped or changed that are stored already."""
+
+    # So long `mallard erasures cancel` can take it back: reads leave the events out, files do not.
+    grace_seconds: float = _setting(3_600.0, _between(0, 30 * 86_400))
+
+
+@dataclass(frozen=True, slots=True)
 class GeoConfig:
     """Where addresses lie."""
 
@@ -171,6 +179,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
+    erasure: ErasureConfig = field(default_factory=ErasureConfig)
     geo: GeoConfig = field(default_factory=GeoConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log: LogConfig = field(default_factory=LogConfig)

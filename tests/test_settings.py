@@ -104,7 +104,7 @@ def test_a_variable_is_read_as_its_settings_type(name: str, text: str, value: ob
     [
         ("[server]\nprot = 1\n", 2, 'unknown key "prot" in [server]; did you mean "port"?'),
         ("[sever]\nport = 1\n", 1, "unknown table [sever]; did you mean [server]?"),
-        ("[zzz]\n", 1, "known are [buffer], [geo], [ingest], [log], [privacy], [proxy]"),
+        ("[zzz]\n", 1, "known are [buffer], [erasure], [geo], [ingest], [log], [privacy], [proxy]"),
         ("\n\nserver = 1\n", 3, "server must be a table, written [server]"),
         ('[server]\n\nport = "80"\n', 3, 'server.port is "80"; it must be a whole number'),
         ("[server]\nport = 65536\n", 2, "is 65536; it must be a whole number, from 0 to 65535"),

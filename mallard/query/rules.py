@@ -220,6 +220,15 @@ def about(kind: str, value: str) -> Condition:
     return Condition(SUBJECTS[kind], "is", (value,))
 
 
+def commute(one: Definition, other: Definition) -> bool:
+    """Whether two rules come to the same in either order."""
+
+    def columns_read(each: Definition) -> set[str]:
+        return {*each.keys, *each.columns, *(condition.column for condition in each.conditions)}
+
+    return not (set(one.columns) & columns_read(other) or set(other.columns) & columns_read(one))
+
+
 def apply(events: Sql, rules: Sequence[Rule]) -> Sql:
     """Return a query for events as rules leave them; its columns are those of events."""
     for rule in rules:
