@@ -37,17 +37,19 @@ class FailingCommits(Files):
 class Rooms:
     """What moves events from the door to Parquet; the flusher's thread is started by the test."""
 
-    def __init__(self, data: Path, **settings: Any) -> None:
+    def __init__(self, data: Path, *, files: Files | None = None, **settings: Any) -> None:
         self.data = data
         data.mkdir(exist_ok=True)
         self.config = BufferConfig(
             **{"free_bytes_min": 0, "flush_interval_seconds": 3_600.0, **settings}
         )
-        self.files = FailingCommits()
-        self.telemetry, clock = Telemetry(), Clock()
-        self.store = LocalStore(data, self.files, clock)
-        self.buffer = Buffer(self.config, data, self.files, clock, self.telemetry, self.store.node)
-        self.flusher = Flusher(self.config, self.buffer, self.store, clock, self.telemetry)
+        self.files = files or FailingCommits()
+        self.telemetry, self.clock = Telemetry(), Clock()
+        self.store = LocalStore(data, self.files, self.clock)
+        self.buffer = Buffer(
+            self.config, data, self.files, self.clock, self.telemetry, self.store.node
+        )
+        self.flusher = Flusher(self.config, self.buffer, self.store, self.clock, self.telemetry)
         snapshot = self.store.snapshot()
         self.buffer.start(snapshot.watermark, snapshot.last_loaded_at, self.flusher.notice_commit)
 

@@ -200,7 +200,8 @@ class Erasure:
     def _rewrite(self, batch: Sequence[Rule]) -> None:
         with self._store.reading() as snapshot, self._connect() as connection:
             left = unfinished(connection, self._store, snapshot, batch)
-            for change in changes(connection, self._store, snapshot, batch, left):
+            memory_bytes = self._work.memory_bytes
+            for change in changes(connection, self._store, snapshot, batch, left, memory_bytes):
                 if self._stopping:
                     self._store.discard(change.added)
                     return

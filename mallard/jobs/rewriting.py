@@ -95,10 +95,11 @@ def changes(
     snapshot: Snapshot,
     rules: Sequence[Rule],
     locations: set[str],
+    memory_bytes: int,
 ) -> Iterator[Change]:
     """Yield the swaps that make parts be as rules leave them; each has its files written already.
 
-    The caller swaps each before it takes the next. A damaged part is set aside and left out.
+    memory_bytes: what the rows of a site-day may take. The caller swaps each before it takes the next. A damaged part is set aside and left out.
     Raises StorageError and duckdb.Error; then nothing is left of the swap that was being made.
     """
     for part in snapshot.recent:
@@ -108,8 +109,9 @@ def changes(
         parts = day.parts
         if any(part.location in locations for part in parts) and _is_whole(store, parts):
             events = apply(rows_of([store.source(part) for part in parts]), rules)
-            added = write_days(store, connection, date, events)
-            sums = snapshot.rollups.get((site_id, date[:7]))
+            added = write_days(store, connection, date, events, memory_bytes)
+            # As it is now: another of its days may have taken it out already.
+            sums = store.snapshot().rollups.get((site_id, date[:7]))
             stale = (sums,) if sums and date in sums.sources else ()
             yield _change(rules, parts, added, stale)
 
@@ -118,9 +120,8 @@ def _of_part(
     connection: duckdb.DuckDBPyConnection, store: Store, part: Part, rules: Sequence[Rule]
 ) -> Change:
     events = apply(rows_of([store.source(part)]), rules)
-    left = connection.execute(f"SELECT count(*) FROM ({events})").fetchone()
-    assert left is not None
-    added = [write_merged(store, connection, part.date, events)] if left[0] else []
+    ((left,),) = connection.execute(f"SELECT count(*) FROM ({events})").fetchall()
+    added = [write_merged(store, connection, part.date, events)] if left else []
     return _change(rules, [part], added, ())
 
 
