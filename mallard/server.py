@@ -25,7 +25,8 @@ from mallard.jobs.compaction import Compactor
 from mallard.jobs.database import remove_spilled
 from mallard.jobs.flush import Flusher
 from mallard.jobs.schedule import Job, Schedule
-from mallard.query.events import SHELL_SCRIPT, read_newest, shell_script
+from mallard.query.events import read_newest
+from mallard.query.shell_script import ShellScript
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
 
@@ -80,7 +81,8 @@ class Server:
 
     def _build(self) -> None:
         config, files, clock = self.config, self.files, self.clock
-        self.store = LocalStore(self.data, files, clock)
+        script = ShellScript(self.data, files, clock)
+        self.store = LocalStore(self.data, files, clock, script.tell)
         self.buffer = Buffer(
             config.buffer, self.data, files, clock, self.telemetry, self.store.node
         )
@@ -134,7 +136,6 @@ class Server:
             snapshot.watermark, snapshot.last_loaded_at, self.flusher.notice_commit
         )
         self._log_notes = _log_notes(report)
-        self._write_shell_script()
         self.flusher.start()
         self.schedule.start()
         self.maintenance.start()
@@ -175,12 +176,6 @@ class Server:
 
     def _sweep(self) -> None:
         self.store.sweep()
-
-    def _write_shell_script(self) -> None:
-        # Only where it differs: a start on a full disk needs none of it, and recovers later.
-        path, script = self.data / SHELL_SCRIPT, shell_script(self.data).encode()
-        if path.name not in self.files.names(self.data) or self.files.read(path) != script:
-            self.files.replace(path, script)
 
     def _turn_salts(self) -> None:
         now = self.clock.now_us()

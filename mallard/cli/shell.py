@@ -11,24 +11,31 @@ import csv
 import sys
 from pathlib import Path
 from shutil import get_terminal_size
+from textwrap import indent
 
 import duckdb
 
 from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
-from mallard.query.events import show_folder
+from mallard.query.events import add_macros, show_folder
+from mallard.query.macros import EXAMPLES
 
 PROMPT = "mallard> "
 CONTINUED = "    ...> "
 TABLE_ROWS_MAX = 1_000  # of a table; csv has no limit
 TABLE_CHARACTERS = 160  # where no terminal says how wide it is
 FETCH_ROWS = 10_000
-HELP = """\
-Statements are DuckDB's SQL and end with a semicolon. The view `events` has a row an event.
-  SELECT hostname, count(*) FROM events GROUP BY ALL ORDER BY ALL;
-  DESCRIBE events;                         its columns
-  COPY (FROM events) TO 'events.parquet';  everything, elsewhere
-.tables  what can be read     .help  this     .quit  leave"""
+HELP = "\n".join(
+    [
+        "Statements are DuckDB's SQL and end with a semicolon. `events` has a row an event,",
+        "`sessions` a row a visit. Of a period the first day is in it, the last is not (UTC).",
+        "  SELECT hostname, count(*) FROM events GROUP BY ALL ORDER BY ALL;",
+        indent(EXAMPLES, "  "),
+        "  DESCRIBE events;                         its columns",
+        "  COPY (FROM events) TO 'events.parquet';  everything, elsewhere",
+        ".tables  what can be read     .help  this     .quit  leave",
+    ]
+)
 
 
 def shell(data: Path, sql: str | None, form: str) -> None:
@@ -45,6 +52,7 @@ def shell(data: Path, sql: str | None, form: str) -> None:
             f"`mallard verify --data {data}` says which.",
             file=sys.stderr,
         )
+    add_macros(connection)
     if sql is not None:
         _run(connection, sql, form)
         return

@@ -1,4 +1,4 @@
-"""The relation `events`: parts and tail as one, with the columns that tables can compute.
+"""What is stored as relations: parts and tail as one, with the columns that tables can compute.
 
 Reading order: the tail first, the store's snapshot second, and from the tail what the snapshot's
 watermark covers is dropped. A flush in between puts an event in both, never in neither.
@@ -6,38 +6,26 @@ watermark covers is dropped. A flush in between puts an event in both, never in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import CorruptData
-from mallard.event import ARROW_SCHEMA, Event, Frame, to_table
+from mallard.event import ARROW_SCHEMA, Frame, to_table
 from mallard.files import Files
-from mallard.query.rules import apply
+from mallard.query.macros import MACROS
 from mallard.query.sql import Sql, literal
+from mallard.query.views import list_files, views
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.local import LocalReader
-from mallard.store.partition import RECENT
-from mallard.store.snapshot import Rule
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import Snapshot
 from mallard.store.store import Store
-
-SHELL_SCRIPT = "mallard.sql"  # in the data folder
-
-# A UUIDv7 of the milliseconds of `timestamp`, 12 bits of node, and the position in 62 bits.
-# Not epoch_ms(): it rounds, and the last moment of a day must not name the next one.
-_EVENT_ID = "printf('%012x7%03x8%015x', epoch_us(timestamp) // 1000, node::BIGINT, position)::UUID"
-# An instant that equals `timestamp` is not stored.
-_RESTORED = {"received_at": "coalesce(received_at, timestamp)"}
-_COLUMNS = ", ".join(
-    [
-        f"{_EVENT_ID} AS event_id",
-        "position",
-        "loaded_at",
-        *(f"{_RESTORED[name]} AS {name}" if name in _RESTORED else name for name in Event._fields),
-    ]
-)
 
 
 def rows_of(sources: Sequence[str]) -> Sql:
@@ -63,27 +51,31 @@ def _select(columns: Sequence[str], sources: Sequence[str]) -> Sql:
 
 def show(
     connection: duckdb.DuckDBPyConnection,
-    sources: Sequence[str],
+    snapshot: Snapshot,
+    source: Callable[[Part | Derived], str],
     tail: Sequence[Frame],
-    rules: Sequence[Rule] = (),
 ) -> None:
-    """Make, or make anew, the view `events` of a connection.
+    """Make, or make anew, the views `events` and `sessions` of a connection.
 
-    sources: where the parts of a snapshot are. tail: the frames past that snapshot's watermark.
-    rules: the snapshot's; they are about what is in parts, and never about the tail.
+    source: where a file of the snapshot is. tail: the frames past the snapshot's watermark.
     """
-    connection.register("tail", to_table(tail))
-    stored = "SELECT * FROM tail"
-    if sources:
-        parts = apply(rows_of(sources), rules)
-        stored = f"SELECT * FROM ({parts}) UNION ALL BY NAME {stored}"
-    connection.execute(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})")
+    table = to_table(tail)
+    connection.register("tail", table)
+    days = {(row["site_id"], row["date"].isoformat()) for row in _site_days(table)}
+    filled = []
+    for variable, files in list_files(snapshot, days).items():
+        if files:
+            listed = ", ".join(literal(source(file)) for file in files)
+            connection.execute(f"SET VARIABLE {variable.value} = [{listed}]")
+            filled.append(variable)
+    for statement in views(filled, snapshot.rules, tail=True):
+        connection.execute(statement)
 
 
 def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
-    """Make the view `events` over a data folder as it is now, whether or not a server runs on it.
+    """Make the views over a data folder as it is now, whether or not a server runs on it.
 
-    Returns whether everything that was stored is in it; `mallard verify` says what is not.
+    Returns whether everything that was stored is in them; `mallard verify` says what is not.
     Raises StorageError when it is no data folder.
     """
     files, report = Files(), LogReport()
@@ -91,36 +83,34 @@ def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
         watermark = store.snapshot().watermark
         tail = list(read_log(data / "wal", files, watermark, report))
         snapshot = store.snapshot()
-        sources = [store.source(part) for part in snapshot.parts]
     left = [frame for frame in tail if frame.last_position > snapshot.watermark]
-    show(connection, sources, left, snapshot.rules)
+    show(connection, snapshot, store.source, left)
     # What is missing below the watermark was flushed, and its segment removed, while we read.
     lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
     return not (lost or snapshot.quarantined)
 
 
-def open_folder(data: Path) -> duckdb.DuckDBPyConnection:
-    """Return a connection in memory whose view `events` is everything stored in a data folder.
+def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the macros (`query/macros.py`) to a connection that has the views."""
+    for statement in MACROS:
+        connection.execute(statement)
 
-    The log's tail is in it. `show_folder` brings the view up to date.
+
+def open_folder(data: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection in memory whose views are over everything stored in a data folder.
+
+    The log's tail is in them. `show_folder` brings them up to date.
     """
     connection = duckdb.connect()
     show_folder(connection, data)
+    add_macros(connection)
     return connection
 
 
-def shell_script(data: Path) -> str:
-    """Return what the DuckDB shell runs at its start: `duckdb -init data/mallard.sql`."""
-    return f"""\
--- Mallard's events for the DuckDB shell: duckdb -init {data}/mallard.sql
--- The shell reads Parquet alone: events of the last seconds are still in the log, and are
--- in `mallard shell`, which reads both. If this folder moves, the next start of the server
--- writes this file anew.
-SET VARIABLE mallard_data = {literal(str(data.absolute()))};
-CREATE OR REPLACE VIEW events AS
-SELECT {_COLUMNS}
-FROM read_parquet(getvariable('mallard_data') || '/{RECENT}/*.parquet');
-"""
+def _site_days(events: pa.Table) -> list[dict[str, Any]]:
+    keys = {"site_id": events["site_id"], "date": pc.cast(events["timestamp"], pa.date32())}
+    found: list[dict[str, Any]] = pa.table(keys).group_by(list(keys)).aggregate([]).to_pylist()
+    return found
 
 
 def read_newest(store: Store) -> int:

@@ -47,6 +47,13 @@ def rollup(site_id: str, month: str) -> str:
     return f"{ROLLUPS}/site_id={_folded(site_id)}/month={month}/{_token()}.parquet"
 
 
+def is_named(site_id: str) -> bool:
+    """Return whether query engines that read the folders' names find this very site there."""
+    # DuckDB takes these two for null, the first in any case.
+    known = site_id.lower() != "null" and site_id != "__HIVE_DEFAULT_PARTITION__"
+    return known and _folded(site_id) == quote(site_id, safe="")
+
+
 def _day(root: str, site_id: str, date: str) -> str:
     return f"{root}/site_id={_folded(site_id)}/date={date}"
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,7 +13,8 @@ import pytest
 from mallard.buffer.wal import read_log
 from mallard.errors import CorruptData, StorageError
 from mallard.event import Event, Frame
-from mallard.query.events import open_folder, read_newest, shell_script, show, show_folder
+from mallard.query.events import open_folder, read_newest, show, show_folder
+from mallard.store.snapshot import Snapshot
 from tests.factories import NOON_US, make_event
 from tests.rooms import Rooms
 
@@ -79,7 +78,8 @@ def test_an_event_reads_the_same_from_the_log_and_from_a_part(flushed: bool, bui
 def test_an_event_id_is_a_uuid_7_of_milliseconds_node_and_position(position: int) -> None:
     with duckdb.connect() as connection:
         event = make_event(timestamp=NOON_US + 123_999)
-        show(connection, [], [Frame(position, 1, 0xABC, (event,))])
+        frame = Frame(position, 1, 0xABC, (event,))
+        show(connection, Snapshot(), lambda file: file.location, [frame])
         row = connection.execute("SELECT event_id FROM events").fetchone()
     assert row is not None
     found: uuid.UUID = row[0]
@@ -125,45 +125,6 @@ def test_a_folder_without_any_event_has_the_view_all_the_same(build: Build) -> N
         assert count(connection) == 0
     with pytest.raises(StorageError, match="not a Mallard data folder"):
         open_folder(rooms.data / "wal")
-
-
-def run_in_shell(*arguments: str) -> str:
-    cli = Path(sys.executable).with_name("duckdb")
-    run = subprocess.run(
-        [cli, "-csv", "-noheader", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "Error" not in run.stderr
-    return run.stdout
-
-
-QUERY = (
-    "SELECT count(*), sum(revenue_amount), any_value(json_extract(props, '$.plan')), "
-    "any_value(event_id) FROM events"
-)
-
-
-@pytest.mark.parametrize("folder", ["data", "it's data"])
-def test_the_shell_s_script_shows_what_is_in_parquet(
-    folder: str, tmp_path: Path, build: Build
-) -> None:
-    rooms = build(tmp_path / folder)
-    script = rooms.data / "mallard.sql"
-    script.write_text(shell_script(rooms.data))
-    # A new folder first: no part yet.
-    assert run_in_shell("-init", str(script), "-c", "SELECT count(*) FROM events") == "0\n"
-    rooms.append(make_event(revenue_amount=Decimal("0.10"), props='{"plan": "pro"}'))
-    rooms.flusher.flush()
-    event_id = f"{NOON_US // 1000:012x}7{rooms.store.node:03x}8{1:015x}"
-    expected = f'1,0.10,"""pro""",{uuid.UUID(event_id)}\n'
-    assert run_in_shell("-init", str(script), "-c", QUERY) == expected
-    with duckdb.connect() as connection:
-        connection.execute(script.read_text())
-        row = connection.execute(QUERY).fetchone()
-    assert row == (1, Decimal("0.10"), '"pro"', uuid.UUID(event_id))
 
 
 def test_reading_the_newest_part_gives_its_rows_and_zero_without_parts(build: Build) -> None:

@@ -1,0 +1,133 @@
+"""The views of the shells, `events` and `sessions`, over a snapshot's files and maybe a log's tail.
+
+A connection's variables list the files, and the views read what they list. A site-day's visits are
+read from its file where that says what its events say, and computed from its events otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+
+from mallard.event import ARROW_SCHEMA, Event
+from mallard.query.rules import apply
+from mallard.query.sessions import SESSION_SCHEMA, SESSIONS_VERSION, annotated, visits
+from mallard.query.sql import Sql
+from mallard.store import partition
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import Day, Rule, SiteDay, Snapshot
+
+# A UUIDv7 of the milliseconds of `timestamp`, 12 bits of node, and the position in 62 bits.
+# Not epoch_ms(): it rounds, and the last moment of a day must not name the next one.
+_EVENT_ID = "printf('%012x7%03x8%015x', epoch_us(timestamp) // 1000, node::BIGINT, position)::UUID"
+# An instant that equals `timestamp` is not stored.
+_RESTORED = {"received_at": "coalesce(received_at, timestamp)"}
+_COLUMNS = ", ".join(
+    [
+        f"{_EVENT_ID} AS event_id",
+        "position",
+        "loaded_at",
+        *(f"{_RESTORED[name]} AS {name}" if name in _RESTORED else name for name in Event._fields),
+    ]
+)
+_STORED = ", ".join(ARROW_SCHEMA.names)
+_VISIT = ", ".join(SESSION_SCHEMA.names)
+# The folders say site and date; a condition on these then opens the files it is about alone.
+_BY_FOLDER = "hive_partitioning = true, hive_types = {'site_id': VARCHAR, 'date': DATE}"
+
+
+class Listed(Enum):
+    """A list of files; its value is the variable that holds it."""
+
+    # Parts of level 1 whose folders name their site.
+    COMPACTED = "mallard_compacted"
+    # All other parts.
+    LOOSE = "mallard_loose"
+    # The visits of settled site-days.
+    VISITS = "mallard_visits"
+    # The parts of all other site-days.
+    OPEN = "mallard_open"
+
+    @property
+    def files(self) -> Sql:
+        """What read_parquet is given."""
+        return Sql(f"getvariable('{self.value}')")
+
+
+def unsettled(snapshot: Snapshot, more: Collection[SiteDay] = ()) -> set[SiteDay]:
+    """Return the compacted site-days whose files of level 1 do not say all.
+
+    more: site-days that have events elsewhere, as in the log.
+    """
+    days = set(more)
+    for part in snapshot.recent:
+        days.update((site_id, part.date) for site_id in part.sites)
+    for rule in snapshot.rules:
+        days |= rule.affected
+    return days & snapshot.days.keys()
+
+
+def is_in_a_file(site_id: str, day: Day) -> bool:
+    """Whether the visits of a site-day, if it is settled, are read from its file."""
+    return (
+        day.sessions is not None
+        and day.sessions.format == SESSIONS_VERSION
+        and partition.is_named(site_id)
+    )
+
+
+def list_files(
+    snapshot: Snapshot, more: Collection[SiteDay] = ()
+) -> Mapping[Listed, Sequence[Part | Derived]]:
+    """Return the files that each view reads of a snapshot; more: see `unsettled`."""
+    left = unsettled(snapshot, more)
+    lists: dict[Listed, list[Part | Derived]] = {
+        Listed.COMPACTED: [],
+        Listed.LOOSE: list(snapshot.recent),
+        Listed.VISITS: [],
+        Listed.OPEN: list(snapshot.recent),
+    }
+    for key, day in snapshot.days.items():
+        site_id, _ = key
+        named = partition.is_named(site_id)
+        lists[Listed.COMPACTED if named else Listed.LOOSE].extend(day.parts)
+        if day.sessions and is_in_a_file(site_id, day) and key not in left:
+            lists[Listed.VISITS].append(day.sessions)
+        else:
+            lists[Listed.OPEN].extend(day.parts)
+    return lists
+
+
+def views(filled: Collection[Listed], rules: Sequence[Rule], *, tail: bool) -> list[Sql]:
+    """Return the statements that make the views.
+
+    filled: the variables that list any file at all; they must be set. rules: a snapshot's; they are
+    about what is in parts, and never about the tail. tail: whether there is a relation `tail` of
+    events that are not in parts. Of tail, LOOSE and OPEN the views need one each.
+    """
+    compacted = Sql(f"SELECT {_STORED} FROM read_parquet({Listed.COMPACTED.files}, {_BY_FOLDER})")
+    parts = [compacted] if Listed.COMPACTED in filled else []
+    if Listed.LOOSE in filled:
+        parts.append(_read_loose(Listed.LOOSE))
+    open_parts = [_read_loose(Listed.OPEN)] if Listed.OPEN in filled else []
+    computed = visits(annotated(_with_tail(open_parts, rules, tail=tail)))
+    sessions = Sql(f"SELECT {_VISIT} FROM ({computed})")
+    if Listed.VISITS in filled:
+        kept = f"SELECT {_VISIT} FROM read_parquet({Listed.VISITS.files}, {_BY_FOLDER})"
+        sessions = Sql(f"{kept} UNION ALL {sessions}")
+    stored = _with_tail(parts, rules, tail=tail)
+    return [
+        Sql(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})"),
+        Sql(f"CREATE OR REPLACE VIEW sessions AS {sessions}"),
+    ]
+
+
+def _read_loose(files: Listed) -> Sql:
+    return Sql(f"SELECT {_STORED} FROM read_parquet({files.files}, hive_partitioning = false)")
+
+
+def _with_tail(parts: Sequence[Sql], rules: Sequence[Rule], *, tail: bool) -> Sql:
+    queries = [apply(Sql(" UNION ALL ".join(parts)), rules)] if parts else []
+    if tail:
+        queries.append(Sql(f"SELECT {_STORED} FROM tail"))
+    return Sql(" UNION ALL ".join(queries))
