@@ -6,12 +6,18 @@ a value may have several of them, and one without.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
 import duckdb
 import pyarrow as pa
 
 from mallard.query.dimensions import EVENT_DIMENSIONS, VISIT_DIMENSIONS, Dimension
 from mallard.query.metrics import SUMS, Quantity, shares
 from mallard.query.sql import Sql, literal
+from mallard.store.part import Derived
+from mallard.store.snapshot import Snapshot
 
 ROLLUP_VERSION = 1
 ROLLUP_SCHEMA = pa.schema(
@@ -29,6 +35,50 @@ ROLLUP_SCHEMA = pa.schema(
 ROLLUP_ORDER = Sql("dimension, date, value NULLS FIRST, currency NULLS FIRST")
 
 
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What of a site's dates is summed up. files: each with the dates (ISO) for which its rows are
+    true, and no others may be read. others: the dates that have events and have to be computed.
+    """
+
+    files: tuple[tuple[Derived, tuple[str, ...]], ...]
+    others: tuple[str, ...]
+
+
+def current(
+    snapshot: Snapshot, site_id: str, first: str, last: str, unflushed: Collection[str] = ()
+) -> Current:
+    """Return what can be read instead of a site's events of first to last, both dates inclusive.
+
+    unflushed: dates with events of the site that are past the snapshot's watermark.
+    """
+    recent = {part.date for part in snapshot.recent if site_id in part.sites} | set(unflushed)
+    of_months: dict[str, list[str]] = {}
+    others: list[str] = []
+    for iso in _dates(first, last):
+        day = snapshot.days.get((site_id, iso))
+        file = snapshot.rollups.get((site_id, iso[:7]))
+        true = day is not None and file is not None and is_true(file, iso, day.version)
+        if true and iso not in recent and snapshot.is_settled(site_id, iso):
+            of_months.setdefault(iso[:7], []).append(iso)
+        elif day is not None or iso in recent:
+            others.append(iso)
+    files = [(snapshot.rollups[site_id, month], tuple(dates)) for month, dates in of_months.items()]
+    return Current(tuple(files), tuple(others))
+
+
+def _dates(first: str, last: str) -> Iterator[str]:
+    day, end = date.fromisoformat(first), date.fromisoformat(last)
+    while day <= end:
+        yield day.isoformat()
+        day += timedelta(days=1)
+
+
+def is_true(file: Derived, day: str, version: str) -> bool:
+    """Whether a file's sums of a date (ISO) are those of that version of it."""
+    return file.format == ROLLUP_VERSION and file.sources.get(day) == version
+
+
 def sums(dimension: Dimension, annotated_events: Sql, visits: Sql) -> Sql:
     """Return a query for the sums of one dimension, with the columns of `ROLLUP_SCHEMA`.
 
@@ -38,13 +88,45 @@ def sums(dimension: Dimension, annotated_events: Sql, visits: Sql) -> Sql:
 
 
 def make_rollup(
-    connection: duckdb.DuckDBPyConnection, table: Sql, annotated_events: Sql, visits: Sql
+    connection: duckdb.DuckDBPyConnection,
+    table: Sql,
+    annotated_events: Sql,
+    visits: Sql,
+    slices: int = 1,
 ) -> None:
     """Add the sums of all dimensions to a temporary table, which is made if it is not there.
 
-    The queries, see `sums`, are read several times: views over files or tables are better than
-    long ones. One dimension follows the other: as one statement it took ten times the memory.
+    The queries, see `sums`, are read several times: of files or tables, rather than long ones.
+    slices: visitors are divided into so many, counted one after the other in the memory of one. For
+    the same reason dimension follows dimension: as one statement all took ten times as much.
     """
+    of_slices = table if slices == 1 else Sql("sums_of_slices")
+    for number in range(slices):
+        events, theirs = annotated_events, visits
+        if slices > 1:
+            # An event of no visitor belongs to no visit: any slice can have it.
+            mine = f"hash(coalesce(visitor_id, position)) % {slices} = {number}"
+            events = Sql(f"SELECT * FROM ({annotated_events}) WHERE {mine}")
+            theirs = Sql(f"SELECT * FROM ({visits}) WHERE hash(visitor_id) % {slices} = {number}")
+        _add_sums(connection, of_slices, events, theirs)
+    if slices > 1:
+        # A value's visitors of one slice are none of another's, so that all quantities add up.
+        added = ", ".join(
+            f"sum({each.value})::{_TYPES[each.type]} AS {each.value}" for each in Quantity
+        )
+        query = f"SELECT {_KEYS}, {added} FROM {of_slices} GROUP BY {_KEYS}"
+        connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} AS {query} LIMIT 0")
+        connection.execute(f"INSERT INTO {table} {query}")
+        connection.execute(f"DROP TABLE {of_slices}")
+
+
+_KEYS = "site_id, date, dimension, value, currency"
+_TYPES = {pa.int64(): "BIGINT", pa.decimal128(38, 2): "DECIMAL(38, 2)"}
+
+
+def _add_sums(
+    connection: duckdb.DuckDBPyConnection, table: Sql, annotated_events: Sql, visits: Sql
+) -> None:
     # A visit has one value of each visit dimension: events are grouped once for all of these.
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE shared_by_dimensions AS "

@@ -60,8 +60,10 @@ def offer(connection: duckdb.DuckDBPyConnection, stored: Sequence[Stored]) -> tu
     return of_events, Sql("SELECT * FROM visited")
 
 
-def roll_up(connection: duckdb.DuckDBPyConnection, stored: Sequence[Stored]) -> dict[Key, Numbers]:
-    make_rollup(connection, Sql("sums"), *offer(connection, stored))
+def roll_up(
+    connection: duckdb.DuckDBPyConnection, stored: Sequence[Stored], slices: int = 1
+) -> dict[Key, Numbers]:
+    make_rollup(connection, Sql("sums"), *offer(connection, stored), slices)
     rows = connection.execute(f"SELECT {', '.join(ROLLUP_SCHEMA.names)} FROM sums").fetchall()
     connection.execute("DROP TABLE sums")
     found = to_numbers(rows)
@@ -97,12 +99,12 @@ def pick(numbers: Numbers, *names: str) -> tuple[Any, ...]:
 
 # A rollup is some thirty statements: large examples cost little more than small ones.
 @settings(max_examples=20, deadline=None)
-@given(st.lists(SEEN_EVENTS, max_size=40))
+@given(st.lists(SEEN_EVENTS, max_size=40), st.sampled_from([1, 1, 3]))
 def test_every_sum_is_what_plain_python_counts(
-    connection: duckdb.DuckDBPyConnection, events: list[Event]
+    connection: duckdb.DuckDBPyConnection, events: list[Event], slices: int
 ) -> None:
     stored = oracle.store(events)
-    assert roll_up(connection, stored) == oracle_rollup.rollup(stored)
+    assert roll_up(connection, stored, slices) == oracle_rollup.rollup(stored)
 
 
 @settings(max_examples=30, deadline=None)
