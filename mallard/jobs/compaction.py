@@ -126,5 +126,6 @@ class Compactor:
         if isinstance(work, Merge):
             merged = write_merged(self._store, connection, work.date, events)
             return Change("merge", added=(merged,), removed=parts, detail=detail)
-        written = write_days(self._store, connection, work.date, events)
+        memory_bytes = self._config.memory_bytes
+        written = write_days(self._store, connection, work.date, events, memory_bytes)
         return Change("compaction", added=tuple(written), removed=parts, detail=detail)

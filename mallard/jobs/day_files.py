@@ -1,12 +1,14 @@
 """Writes the events of a UTC date to parts, and the visits of its sites, from queries over them.
 
-Rows stream from DuckDB to the files: what a date holds does not bound the memory it takes. When
+What a date holds does not bound the memory it takes: small sites go together, a large one is cut by
+visitor, so that what DuckDB sorts at once fits, and rows stream from it to the files. When
 something here raises, nothing is left of what it wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import duckdb
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 
 from mallard.query.events import annotated_rows_of
 from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
-from mallard.query.sql import Sql
+from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import day_version
@@ -23,14 +25,21 @@ from mallard.store.store import Store
 
 # Of a batch from DuckDB to a file: small enough to hold a few, large enough to cost little each.
 BATCH_ROWS = 16_384
+# What DuckDB takes to sort a row, but for its long texts; measured, with half as much again.
+ROW_BYTES = 1_024
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
 SESSION_ORDER = "entry_page, started_at, first_position"
+
+_LONG_TEXTS = ("url", "referrer", "props", "data", "metadata")
 
 
 def write_merged(
     store: Store, connection: duckdb.DuckDBPyConnection, date: str, events: Sql
 ) -> Part:
-    """Write one part of level 0; return it, uncommitted. events: of one date, at least one."""
+    """Write one part of level 0; return it, uncommitted.
+
+    events: of one date, at least one, with the columns of `ARROW_SCHEMA`.
+    """
     with store.merge_writer(date) as writer:
         for table in _tables(connection, f"{events} ORDER BY site_id, timestamp, position"):
             writer.write(table)
@@ -38,37 +47,116 @@ def write_merged(
 
 
 def write_days(
-    store: Store, connection: duckdb.DuckDBPyConnection, date: str, events: Sql
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    date: str,
+    events: Sql,
+    memory_bytes: int,
 ) -> list[Part | Derived]:
-    """Write a part of level 1 and a file of visits for each site; return them, uncommitted.
+    """Write parts of level 1 and a file of visits for each site; return them, uncommitted.
 
-    events: all events of a date and some sites, with the columns of `ARROW_SCHEMA`.
+    events: all events of a date and some sites, with the columns of `ARROW_SCHEMA`. A site has one
+    part, or several with different visitors where its rows would not fit in memory_bytes.
     """
-    written: list[Part | Derived] = []
-    try:
-        ordered = f"{annotated(events)} ORDER BY site_id, {LEVEL_1_ORDER}"
-        for site_id, pieces in groupby(_pieces(connection, ordered), key=lambda piece: piece[0]):
-            with store.day_writer(site_id, date) as writer:
-                for _, table in pieces:
-                    writer.write(table)
-                written.append(writer.finish_part())
-        for part in [file for file in written if isinstance(file, Part)]:
-            written.append(write_sessions(store, connection, (part,)))
-    except BaseException:
-        store.discard(written)
-        raise
-    return written
+    return _all_or_none(store, _write_days(store, connection, date, events, memory_bytes))
 
 
 def write_sessions(
-    store: Store, connection: duckdb.DuckDBPyConnection, parts: tuple[Part, ...]
-) -> Derived:
-    """Write the visits of a site-day that has these parts of level 1; return them, uncommitted."""
-    date, (site_id,) = parts[0].date, parts[0].sites
-    sources = {date: day_version(parts)}
-    query = visits(annotated_rows_of([store.source(part) for part in parts]))
-    with store.derived_writer("sessions", site_id, sources, SESSION_SCHEMA) as writer:
-        for table in _tables(connection, f"{query} ORDER BY {SESSION_ORDER}"):
+    store: Store, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
+) -> list[Part | Derived]:
+    """Write the visits of site-days, those of one site to one file; return them, uncommitted.
+
+    parts: of level 1 and one date, all that their site-days have, in order of site.
+    """
+    return _all_or_none(store, _write_sessions(store, connection, parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Sites next to each other, or one that is cut into slices of different visitors."""
+
+    first_site: str
+    last_site: str
+    slices: int
+
+    def queries(self, events: Sql) -> Iterator[Sql]:
+        """Yield a query for the events of each slice."""
+        sites = f"site_id BETWEEN {literal(self.first_site)} AND {literal(self.last_site)}"
+        for number in range(self.slices):
+            # An event without a visitor belongs to no visit, so that any slice can have it.
+            mine = f"hash(coalesce(visitor_id, position)) % {self.slices} = {number}"
+            where = sites if self.slices == 1 else f"{sites} AND {mine}"
+            yield Sql(f"SELECT * FROM ({events}) WHERE {where}")
+
+
+def _groups(
+    connection: duckdb.DuckDBPyConnection, events: Sql, memory_bytes: int
+) -> Iterator[_Group]:
+    """Divide sites into groups that take no more memory than that, as far as can be told."""
+    texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS)
+    sizes = connection.execute(
+        f"SELECT site_id, sum({ROW_BYTES} + {texts})::BIGINT FROM ({events}) "
+        "GROUP BY site_id ORDER BY site_id"
+    ).fetchall()
+    sites: list[str] = []
+    total = 0
+    for site_id, size_bytes in sizes:
+        if sites and total + size_bytes > memory_bytes:
+            yield _Group(sites[0], sites[-1], -(-total // memory_bytes))
+            sites, total = [], 0
+        sites.append(site_id)
+        total += size_bytes
+    if sites:
+        yield _Group(sites[0], sites[-1], -(-total // memory_bytes))
+
+
+def _write_days(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    date: str,
+    events: Sql,
+    memory_bytes: int,
+) -> Iterator[Part | Derived]:
+    for group in list(_groups(connection, events, memory_bytes)):
+        parts: list[Part] = []
+        for some in group.queries(events):
+            ordered = f"{annotated(some)} ORDER BY site_id, {LEVEL_1_ORDER}"
+            for site_id, tables in _by_site(_tables(connection, ordered)):
+                with store.day_writer(site_id, date) as writer:
+                    for table in tables:
+                        writer.write(table)
+                    parts.append(writer.finish_part())
+                yield parts[-1]
+        yield from _write_sessions(store, connection, parts)
+
+
+def _write_sessions(
+    store: Store, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
+) -> Iterator[Derived]:
+    days = {site: list(some) for site, some in groupby(parts, key=lambda part: part.sites[0])}
+    # The parts of a large site are taken one by one: no visitor is in two of them.
+    runs = [parts] if len(days) == len(parts) else [[part] for part in parts]
+    tables = (
+        table
+        for run in runs
+        for table in _tables(
+            connection,
+            f"{visits(annotated_rows_of([store.source(part) for part in run]))} "
+            f"ORDER BY site_id, {SESSION_ORDER}",
+        )
+    )
+    for site_id, some in _by_site(tables):
+        yield _write_visits(store, days.pop(site_id), some)
+    for without in days.values():  # a file without rows says that there are none
+        yield _write_visits(store, without, ())
+
+
+def _write_visits(store: Store, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Derived:
+    ordered = tuple(sorted(parts, key=lambda part: part.first_position))
+    sources = {parts[0].date: day_version(ordered)}
+    writer = store.derived_writer("sessions", parts[0].sites[0], sources, SESSION_SCHEMA)
+    with writer:
+        for table in tables:
             writer.write(table)
         return writer.finish_derived()
 
@@ -78,11 +166,27 @@ def _tables(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Ta
         yield pa.Table.from_batches([batch])
 
 
-def _pieces(connection: duckdb.DuckDBPyConnection, ordered: str) -> Iterator[tuple[str, pa.Table]]:
-    """Yield rows in runs of one site."""
-    for table in _tables(connection, ordered):
+def _by_site(tables: Iterable[pa.Table]) -> Iterator[tuple[str, Iterator[pa.Table]]]:
+    """Yield each site with its rows in pieces, from rows in order of site."""
+    for site_id, pieces in groupby(_pieces(tables), key=lambda piece: piece[0]):
+        yield site_id, (table for _, table in pieces)
+
+
+def _pieces(tables: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
+    for table in tables:
         runs = pc.run_end_encode(table["site_id"].combine_chunks())
         start = 0
         for site_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             yield site_id, table.slice(start, end - start)
             start = end
+
+
+def _all_or_none(store: Store, files: Iterator[Part | Derived]) -> list[Part | Derived]:
+    written: list[Part | Derived] = []
+    try:
+        for file in files:
+            written.append(file)
+    except BaseException:
+        store.discard(written)
+        raise
+    return written

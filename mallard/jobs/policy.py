@@ -11,7 +11,7 @@ import datetime
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from mallard.clock import MICROSECONDS_PER_DAY, utc_date
 from mallard.config import StoreConfig
@@ -20,6 +20,9 @@ from mallard.store.snapshot import Snapshot
 
 # Parts with fewer rows are of one tier: what a file costs to open is more than what they cost.
 SMALL_ROWS = 1_024
+# What a row takes while it is sorted: a merge takes what fits in memory, and larger parts stay as
+# they are until their date is over, so that files are bounded by events where not by tiers.
+SORT_ROW_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,12 @@ def plan(snapshot: Snapshot, now_us: int, config: StoreConfig) -> list[Merge | S
     ]
     settled = {settle.date for settle in settles}
     merges = [
-        Merge(date, some)
+        Merge(date, fitting)
         for date, parts in dates.items()
         if date not in settled
         for some in _tiers(parts, config.merge_files)
         if len(some) >= config.merge_files
+        if len(fitting := _fitting(some, config.memory_bytes // SORT_ROW_BYTES)) > 1
     ]
     # Merges are the shorter ones, and keep what a query reads bounded.
     return [*merges, *settles]
@@ -92,6 +96,13 @@ def _tiers(parts: Iterable[Part], factor: int) -> list[tuple[Part, ...]]:
     for part in parts:
         tiers[_tier(part.rows, factor)].append(part)
     return [tuple(tiers[number]) for number in sorted(tiers)]
+
+
+def _fitting(parts: tuple[Part, ...], rows_max: int) -> tuple[Part, ...]:
+    """Return the smallest of parts that have no more rows together."""
+    ordered = sorted(parts, key=lambda part: part.rows)
+    totals = accumulate(part.rows for part in ordered)
+    return tuple(part for part, total in zip(ordered, totals, strict=True) if total <= rows_max)
 
 
 def _tier(rows: int, factor: int) -> int:
