@@ -99,7 +99,8 @@ def changes(
 ) -> Iterator[Change]:
     """Yield the swaps that make parts be as rules leave them; each has its files written already.
 
-    memory_bytes: what the rows of a site-day may take. The caller swaps each before it takes the next. A damaged part is set aside and left out.
+    memory_bytes: what the rows of a site-day may take. The caller swaps each before it takes the
+    next. A damaged part is set aside and left out.
     Raises StorageError and duckdb.Error; then nothing is left of the swap that was being made.
     """
     for part in snapshot.recent:

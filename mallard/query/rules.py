@@ -157,6 +157,19 @@ class Definition:
             said.append(f"to {self.last_date}")
         return ", ".join(said)
 
+    @property
+    def where(self) -> Sql:
+        """Whether an event is of its site and dates, and its conditions hold."""
+        said = [each.sql for each in self.conditions]
+        if self.site_id is not None:
+            said.append(Sql(f"site_id = {literal(self.site_id)}"))
+        if self.first_date:
+            said.append(Sql(f"timestamp >= TIMESTAMP {literal(self.first_date)}"))
+        if self.last_date:
+            end = date.fromisoformat(self.last_date) + timedelta(days=1)
+            said.append(Sql(f"timestamp < TIMESTAMP {literal(end.isoformat())}"))
+        return Sql(" AND ".join(said) or "true")
+
     def includes(self, date_: str, sites: Iterable[str]) -> bool:
         """Whether events of a date and any of these sites can be meant."""
         return (
@@ -271,16 +284,7 @@ def read(rule: Rule) -> Definition:
 
 
 def _meant(definition: Definition, rule: Rule) -> Sql:
-    said = [f"position <= {rule.last_position:d}"]
-    if definition.site_id is not None:
-        said.append(f"site_id = {literal(definition.site_id)}")
-    if definition.first_date:
-        said.append(f"timestamp >= TIMESTAMP {literal(definition.first_date)}")
-    if definition.last_date:
-        end = date.fromisoformat(definition.last_date) + timedelta(days=1)
-        said.append(f"timestamp < TIMESTAMP {literal(end.isoformat())}")
-    said += [each.sql for each in definition.conditions]
-    return Sql(" AND ".join(said))
+    return Sql(f"position <= {rule.last_position:d} AND {definition.where}")
 
 
 def _lookup(definition: Definition) -> Sql:
@@ -307,6 +311,10 @@ def _check_value(column: str, value: object) -> None:
         raise InvalidInput(
             f"{column} is compared with texts of at most {VALUE_LENGTH_MAX} characters."
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{column} is compared with what is no Unicode text.") from error
     if column in _FLAGS and value not in {"true", "false"}:
         raise InvalidInput(f"{column} is true or false.")
     if column in _NUMBERS and not (
