@@ -10,12 +10,14 @@ from mallard.buffer.buffer import Buffer
 from mallard.buffer.wal import LogReport
 from mallard.clock import Clock
 from mallard.config import Config
+from mallard.control import Control
 from mallard.errors import CorruptData
 from mallard.files import Files, FolderLock
 from mallard.ingest.admission import Admission
 from mallard.ingest.bots import Bots
 from mallard.ingest.enrichment import Enricher
 from mallard.ingest.geo import Places
+from mallard.ingest.hindsight import ATTRIBUTED_BY, Hindsight
 from mallard.ingest.pipeline import Pipeline
 from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
@@ -23,7 +25,11 @@ from mallard.ingest.user_agent import UserAgents
 from mallard.ingest.visitor import Visitors
 from mallard.jobs.compaction import Compactor
 from mallard.jobs.database import remove_spilled
+from mallard.jobs.erasure import Erasure
+from mallard.jobs.expiry import Expiry
 from mallard.jobs.flush import Flusher
+from mallard.jobs.reclassify import Reclassification
+from mallard.jobs.requests import answers
 from mallard.jobs.schedule import Job, Schedule
 from mallard.query.events import read_newest
 from mallard.query.shell_script import ShellScript
@@ -35,6 +41,8 @@ SALT_PERIOD_SECONDS = 30.0
 GEO_PERIOD_SECONDS = 60.0
 COMPACTION_PERIOD_SECONDS = 10.0
 SWEEP_PERIOD_SECONDS = 10.0
+EXPIRY_PERIOD_SECONDS = 900.0
+ERASURE_PERIOD_SECONDS = 1.0  # it costs nothing while no rule is active
 
 _log = logging.getLogger(__name__)
 
@@ -89,10 +97,10 @@ class Server:
         self.flusher = Flusher(config.buffer, self.buffer, self.store, clock, self.telemetry)
         self.visitors = Visitors(config.privacy, self.data, files)
         self.places = Places(config.geo.database)
-        referrers = Referrers(config.ingest.blocked_referrers)
+        bots, referrers = Bots(), Referrers(config.ingest.blocked_referrers)
         self.pipeline = Pipeline(
             Admission(
-                config.ingest, config.privacy, Bots(), referrers, RateLimit(config.ingest, clock)
+                config.ingest, config.privacy, bots, referrers, RateLimit(config.ingest, clock)
             ),
             Enricher(UserAgents(), self.visitors, self.places, referrers),
             self.buffer,
@@ -107,26 +115,47 @@ class Server:
             clock,
             self.telemetry,
         )
-        self._build_maintenance()
+        self._build_maintenance(Hindsight(bots, referrers))
         self._log_notes: list[str] = []
         self._measure()
 
-    def _build_maintenance(self) -> None:
+    def _build_maintenance(self, judge: Hindsight) -> None:
         config, clock = self.config, self.clock
         remove_spilled(self.data)
         self.compactor = Compactor(
             config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
         )
+        self._build_erasure(judge)
+        self.expiry = Expiry(config.retention, self.store, clock)
         # A thread of its own: its jobs take long, and salts have to go when their time has come.
         self.maintenance = Schedule(
             [
                 Job("compaction", COMPACTION_PERIOD_SECONDS, self.compactor.run),
+                Job("erasure", ERASURE_PERIOD_SECONDS, self.erasure.run),
+                Job("expiry", EXPIRY_PERIOD_SECONDS, self.expiry.run),
                 Job("sweep", SWEEP_PERIOD_SECONDS, self._sweep),
             ],
             clock,
             self.telemetry,
             "mallard-maintenance",
         )
+
+    def _build_erasure(self, judge: Hindsight) -> None:
+        work, data = self.config.store, self.data
+        self.erasure = Erasure(
+            self.config.erasure,
+            work,
+            data,
+            self.files,
+            self.store,
+            self.buffer,
+            self.flusher,
+            self.clock,
+        )
+        reclassification = Reclassification(
+            work, data, self.store, self.flusher, judge, judge.attribute, ATTRIBUTED_BY
+        )
+        self.control = Control(data, self.files, answers(self.erasure, reclassification))
 
     def start(self) -> None:
         """Recover what the log holds and begin to accept events."""
@@ -139,10 +168,12 @@ class Server:
         self.flusher.start()
         self.schedule.start()
         self.maintenance.start()
+        self.control.start()
 
     def stop(self) -> None:
         """Settle what was accepted, flush it, and let the folder go."""
-        self.maintenance.stop(self.compactor.interrupt)
+        self.control.stop()
+        self.maintenance.stop(self._interrupt_maintenance)
         self.schedule.stop()
         self.buffer.close()
         self.flusher.stop()
@@ -173,6 +204,10 @@ class Server:
     def _room_bytes(self) -> int:
         """What may be written without taking what a flush needs."""
         return self.files.free_bytes(self.data) - self.config.buffer.free_bytes_min
+
+    def _interrupt_maintenance(self) -> None:
+        self.compactor.interrupt()
+        self.erasure.interrupt()
 
     def _sweep(self) -> None:
         self.store.sweep()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from mallard.cli import manage
 from mallard.errors import ConfigError, MallardError, StorageError
 
 EXIT_CODES: dict[type[MallardError], int] = {
@@ -30,6 +31,13 @@ _DATA = click.option(
     help="The data folder.",
 )
 
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings in TOML; config.example.toml shows all of them.",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mallard"), prog_name="mallard", message="%(prog)s %(version)s")
@@ -38,12 +46,7 @@ def mallard() -> None:
 
 
 @mallard.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Settings in TOML; config.example.toml shows all of them.",
-)
+@_CONFIG
 @click.option("--data", metavar="DIR", help="The data folder [default: data].")
 @click.option("--host", metavar="H", help="The address to listen on [default: 127.0.0.1].")
 @click.option("--port", metavar="P", help="The port; 0 takes any free one [default: 8000].")
@@ -92,6 +95,19 @@ def verify(data: Path) -> None:
 
 
 @mallard.command()
+@_CONFIG
+@click.option("--data", metavar="DIR", help="The data folder [default: data].")
+def retention(config: Path | None, data: str | None) -> None:
+    """Show how long events are kept, and what the next run removes.
+
+    The settings [retention] say so; nothing is changed here.
+    """
+    from mallard.cli import retention as command
+
+    command.retention(config, data)
+
+
+@mallard.command()
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -132,6 +148,10 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int) -> None:
     from mallard.cli import bench as command
 
     sys.exit(command.bench(data_root, seconds, rounds, events))
+
+
+for group in manage.GROUPS:
+    mallard.add_command(group)
 
 
 def main() -> None:
