@@ -27,7 +27,7 @@ from mallard.clock import Clock
 from mallard.config import ErasureConfig, StoreConfig
 from mallard.errors import InvalidInput, NotFound
 from mallard.files import Files
-from mallard.jobs.database import connect
+from mallard.jobs.database import SPILLED, connect
 from mallard.jobs.flush import Flusher
 from mallard.jobs.receipt import COMPLETED, Terms, completed, receipt_of, rule_text, terms_of
 from mallard.jobs.rewriting import REASON, changes, could_hold, count, holders, unfinished
@@ -77,6 +77,7 @@ class Erasure:
         self._running = threading.Lock()
         self._claimed: frozenset[str] = frozenset()  # rules whose parts may be rewritten already
         self._waits: dict[str, str] = {}  # by rule, what its end waits for
+        self._spilled_before: dict[str, set[tuple[str, int]]] = {}
         self._stopping = False
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._incomplete = True  # whether a receipt may be so; found out by the first run
@@ -212,7 +213,7 @@ class Erasure:
         waits_for = self._parts_left(rule)
         not_searched: list[str] = []
         if not waits_for and read(rule).drops:
-            waits_for = self._kept_left(rule) or self._log_left(rule)
+            waits_for = self._kept_left(rule) or self._log_left(rule) or self._spilled_left(rule)
             not_searched = [f"{QUARANTINE}/{name}" for name in self._quarantined_names()]
         self._waits[rule.rule_id] = waits_for
         if waits_for:
@@ -227,6 +228,7 @@ class Erasure:
             )
         )
         self._waits.pop(rule.rule_id, None)
+        self._spilled_before.pop(rule.rule_id, None)
         self._incomplete = True
 
     def _parts_left(self, rule: Rule) -> str:
@@ -277,6 +279,21 @@ class Erasure:
         self._flusher.flush()
         self._buffer.roll(self._store.snapshot().watermark)
         return "the log to be rid of what is in parts"
+
+    def _spilled_left(self, rule: Rule) -> str:
+        """Wait for the end of what DuckDB had spilled when the files were gone."""
+        now = self._spilled()
+        before = self._spilled_before.setdefault(rule.rule_id, now)
+        return "queries that were under way" if before & now else ""
+
+    def _spilled(self) -> set[tuple[str, int]]:
+        """Return what is in DuckDB's folders now; a name that comes again is another file."""
+        folder = self._data / SPILLED
+        found: set[tuple[str, int]] = set()
+        for name in self._files.tree(folder):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((name, (folder / name).stat().st_ino))
+        return found
 
     def _quarantined_names(self) -> list[str]:
         return self._files.names(self._data / QUARANTINE)
