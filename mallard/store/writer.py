@@ -22,16 +22,22 @@ from mallard.files import TEMPORARY_SUFFIX, Files
 from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, derived_options
 from mallard.store.part import Derived, Kind, Part, Summary
 
+WRITE_BYTES = 65_536
+
 # Schema, options of `pyarrow.parquet.ParquetWriter`, rows in a row group.
 Form = tuple[pa.Schema, dict[str, Any], int]
 
 
 class _Sink(io.RawIOBase):
-    """What pyarrow writes to: a file of `Files`, hashed on its way."""
+    """What pyarrow writes to: a file of `Files`, hashed on its way.
+
+    pyarrow writes every few bytes; they are gathered, and the last are written by `finish`.
+    """
 
     def __init__(self, files: Files, descriptor: int) -> None:
         self._files = files
         self._descriptor = descriptor
+        self._gathered = bytearray()
         self.digest = sha256()
         self.size_bytes = 0
 
@@ -39,11 +45,18 @@ class _Sink(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        content = bytes(data)
-        self._files.write(self._descriptor, content)
+        content = memoryview(data)
+        self._gathered += content
         self.digest.update(content)
-        self.size_bytes += len(content)
-        return len(content)
+        self.size_bytes += content.nbytes
+        if len(self._gathered) >= WRITE_BYTES:
+            self.finish()
+        return content.nbytes
+
+    def finish(self) -> None:
+        """Write what was gathered."""
+        gathered, self._gathered = self._gathered, bytearray()
+        self._files.write(self._descriptor, bytes(gathered))
 
 
 class FileWriter:
@@ -106,6 +119,7 @@ class FileWriter:
             while self._waiting_rows:
                 self._write_group()
             self._parquet.close()
+            self._sink.finish()
             self._files.sync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, None
             self._files.close(descriptor)
