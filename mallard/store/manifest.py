@@ -33,7 +33,11 @@ _File = TypeVar("_File", Part, Derived)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One line of the store's history; committed_at in microseconds."""
+    """One line of the store's history; committed_at in microseconds.
+
+    detail: what the change says of itself. Where it took events, `lost_rows` and
+    `lost_position_sum` say how many; negative where it brought some back.
+    """
 
     version: int
     committed_at: int
@@ -165,7 +169,7 @@ class Manifest:
             version = database.execute(
                 "INSERT INTO manifest_version "
                 "(committed_at, reason, watermark, last_loaded_at, detail) VALUES (?, ?, ?, ?, ?)",
-                (at_us, change.reason, watermark, last_loaded_at, json.dumps(change.detail)),
+                (at_us, change.reason, watermark, last_loaded_at, json.dumps(_detail(change))),
             ).lastrowid
             assert version is not None
             database.execute(
@@ -211,7 +215,7 @@ class Manifest:
                 "(committed_at, reason, watermark, last_loaded_at, detail) "
                 "SELECT ?, ?, watermark, last_loaded_at, ? FROM manifest_version "
                 "ORDER BY version DESC LIMIT 1",
-                (at_us, reason, json.dumps({"parts": len(retired)})),
+                (at_us, reason, json.dumps(_came_back(retired))),
             )
             for each in retired:
                 database.execute(
@@ -337,3 +341,20 @@ class Manifest:
                 f"{self._path} was written by a newer Mallard (format {found}, this one reads up "
                 f"to {FORMAT}). Start that version again, or upgrade this one."
             )
+
+
+def _detail(change: Change) -> dict[str, object]:
+    """Return what history says of a change; with what it took, so that events can be counted."""
+    if not change.lost_rows:
+        return dict(change.detail)
+    lost = {"lost_rows": change.lost_rows, "lost_position_sum": change.lost_position_sum}
+    return {**change.detail, **lost}
+
+
+def _came_back(retired: Sequence[Retired]) -> dict[str, object]:
+    parts = [each.file for each in retired if isinstance(each.file, Part)]
+    return {
+        "parts": len(parts),
+        "lost_rows": -sum(part.rows for part in parts),
+        "lost_position_sum": -sum(part.position_sum for part in parts),
+    }
