@@ -166,3 +166,53 @@ def revenue_of(events: Iterable[Event]) -> dict[str, Decimal]:
         if event.revenue_amount is not None and event.revenue_currency is not None:
             sums[event.revenue_currency] += event.revenue_amount
     return dict(sums)
+
+
+# Reports -----------------------------------------------------------------------------------------
+
+
+def percent(part: int, whole: int) -> float | None:
+    """Return a share in percent; None of nothing."""
+    return 100 * part / whole if whole else None
+
+
+def summary(stored: Sequence[Stored]) -> dict[str, Any]:
+    """Return the numbers of a report about these events, whole site-days of them."""
+    found = visits(stored)
+    return {
+        **visit_numbers(found),
+        "pageviews": sum(event.event_type == "page" for _, event in stored),
+        "events": sum(event.event_type != "engagement" for _, event in stored),
+        "views_per_visit": sum(len(visit.pages) for visit in found) / len(found) if found else None,
+    }
+
+
+def visit_numbers(found: Sequence[Visit]) -> dict[str, Any]:
+    """Return the numbers of a report that visits alone tell."""
+    durations = [visit.duration_ms for visit in found]
+    return {
+        "visitors": len({(visit.site_id, visit.date, visit.visitor_id) for visit in found}),
+        "visits": len(found),
+        "bounce_rate": percent(sum(visit.bounce for visit in found), len(found)),
+        "visit_seconds": sum(durations) / len(durations) / 1000 if durations else None,
+    }
+
+
+def funnel(stored: Sequence[Stored], steps: Sequence[str]) -> list[int]:
+    """Return how many visits did the first step, the first two in their order, and so on.
+
+    A step is "page:" and a pathname, or an event's name; an event is one step at most.
+    """
+    reached = [0] * len(steps)
+    for visit in visits(stored):
+        done = 0
+        for event in visit.counted:
+            if done < len(steps) and _is_step(event, steps[done]):
+                reached[done] += 1
+                done += 1
+    return reached
+
+
+def _is_step(event: Event, step: str) -> bool:
+    page = event.event_type == "page" and event.pathname is not None
+    return event.event_name == step or (page and step == f"page:{event.pathname}")

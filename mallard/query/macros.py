@@ -47,7 +47,7 @@ MACROS = [
         count(DISTINCT CASE WHEN id IS NOT NULL THEN (id, instant::DATE) END)"""),
     Sql("""
         CREATE OR REPLACE MACRO bounce_rate(bounced) AS
-        100 * count_if(bounced) / nullif(count(bounced), 0)"""),
+        100 * count(CASE WHEN bounced THEN 1 END) / nullif(count(bounced), 0)"""),
     Sql(f"""
         CREATE OR REPLACE MACRO totals(site, since, until) AS TABLE
         SELECT visitors, visits, pageviews, events, views_per_visit, bounce_rate, visit_seconds
@@ -55,8 +55,8 @@ MACROS = [
             SELECT {_OF_VISITS}, sum(pageviews) / nullif(count(*), 0) AS views_per_visit
             FROM sessions WHERE {_IS_ASKED}
         ), (
-            SELECT count_if(event_type = 'page') AS pageviews,
-                count_if(event_type <> 'engagement') AS events
+            SELECT count(*) FILTER (event_type = 'page') AS pageviews,
+                count(*) FILTER (event_type <> 'engagement') AS events
             FROM events WHERE {_HAPPENED}
         )"""),
     Sql(f"""
@@ -69,8 +69,8 @@ MACROS = [
         ) LEFT JOIN (
             SELECT date, {_OF_VISITS} FROM sessions WHERE {_IS_ASKED} GROUP BY date
         ) USING (date) LEFT JOIN (
-            SELECT timestamp::DATE AS date, count_if(event_type = 'page') AS pageviews,
-                count_if(event_type <> 'engagement') AS events
+            SELECT timestamp::DATE AS date, count(*) FILTER (event_type = 'page') AS pageviews,
+                count(*) FILTER (event_type <> 'engagement') AS events
             FROM events WHERE {_HAPPENED} GROUP BY ALL
         ) USING (date)
         ORDER BY date"""),

@@ -14,6 +14,8 @@ import pytest
 from mallard.errors import StorageError
 from mallard.event import Event
 from mallard.files import Files
+from mallard.query.events import open_folder
+from mallard.query.macros import EXAMPLES
 from mallard.query.rules import Definition, about
 from mallard.query.shell_script import KEEP_US, ShellScript
 from tests import oracle
@@ -151,6 +153,30 @@ def test_a_shell_that_ran_the_script_keeps_its_snapshot_and_can_run_it_again(tel
         assert connection.execute("SELECT count(*) FROM events").fetchall() == [(3,)]
         connection.execute(told.path.read_text())
         assert connection.execute("SELECT count(*) FROM events").fetchall() == [(6,)]
+
+
+def test_the_examples_give_the_same_in_both_shells(tell: Tell) -> None:
+    told, november = tell(), 1_793_880_000_000_000  # 2026-11-05 12:00:00 UTC
+    pages = ["/", "/pricing", "/", "/pricing"]
+    told.log(
+        [
+            make_event(timestamp=november + number, pathname=path, visitor_id=number // 3)
+            for number, path in enumerate(pages)
+        ]
+    )
+    told.flush()
+    told.settle(["2026-11-05"])
+    told.log([make_event(timestamp=november + 9, event_name="signup", event_type="track")])
+    told.flush()
+    with open_folder(told.path.parent) as connection:
+        for example in EXAMPLES.splitlines():
+            rows = connection.execute(example).fetchall()
+            assert rows
+            printed = run_in_shell(told.path, f"COPY ({example.rstrip(';')}) TO '/dev/stdout'")
+            wanted = connection.sql(example.rstrip(";"))
+            wanted.write_csv(str(told.path.with_suffix(".csv")))
+            assert printed == told.path.with_suffix(".csv").read_text()
+            assert sum(isinstance(value, int) and value > 0 for row in rows for value in row)
 
 
 def test_only_months_that_changed_are_written_again(tell: Tell) -> None:
