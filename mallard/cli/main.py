@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from mallard.cli import manage
+from mallard.cli import erase, manage
 from mallard.errors import ConfigError, MallardError, StorageError
 
 EXIT_CODES: dict[type[MallardError], int] = {
@@ -150,7 +150,7 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int) -> None:
     sys.exit(command.bench(data_root, seconds, rounds, events))
 
 
-for group in manage.GROUPS:
+for group in (*manage.GROUPS, *erase.COMMANDS):
     mallard.add_command(group)
 
 

@@ -25,12 +25,20 @@ import orjson
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
 from mallard.config import ErasureConfig, StoreConfig
-from mallard.errors import InvalidInput, NotFound
+from mallard.errors import InvalidInput, NotFound, StorageError
 from mallard.files import Files
 from mallard.jobs.database import SPILLED, connect
 from mallard.jobs.flush import Flusher
 from mallard.jobs.receipt import COMPLETED, Terms, completed, receipt_of, rule_text, terms_of
-from mallard.jobs.rewriting import REASON, changes, could_hold, count, holders, unfinished
+from mallard.jobs.rewriting import (
+    REASON,
+    changes,
+    could_hold,
+    count,
+    discreet,
+    holders,
+    unfinished,
+)
 from mallard.query.rules import Definition, commute, read
 from mallard.store.part import Derived, Part
 from mallard.store.partition import QUARANTINE
@@ -163,20 +171,22 @@ class Erasure:
     def run(self) -> None:
         """Rewrite what is due, and end the rules that nothing is left of.
 
-        Raises StorageError and duckdb.Error; the next run goes on where this one ended.
+        Raises StorageError; the next run goes on where this one ended.
         """
         with self._running:
-            if not self._stopping:
+            try:
                 self._complete_receipts()
-            batch = self._claim()
-            if batch and not self._stopping:
-                try:
+                if batch := self._claim():
                     self._rewrite(batch)
                     for rule in batch:
                         self._end(rule)
-                finally:
-                    self._claimed = frozenset()
-                self._complete_receipts()
+                    self._complete_receipts()
+            # RuntimeError is how DuckDB says that it was interrupted.
+            except (StorageError, RuntimeError):
+                if not self._stopping:
+                    raise
+            finally:
+                self._claimed = frozenset()
 
     def _claim(self) -> tuple[Rule, ...]:
         """Return the rules whose grace is over and that need not wait for an older one."""
@@ -318,7 +328,11 @@ class Erasure:
         """Return what a rule would do to the events until now, and the last one's position."""
         self._flusher.flush()
         unbound = Terms("", 0, 0, ())
-        with self._store.reading() as snapshot, connect(self._work, self._data) as connection:
+        with (
+            discreet(),
+            self._store.reading() as snapshot,
+            connect(self._work, self._data) as connection,
+        ):
             text = rule_text(definition, unbound)
             rule = Rule("", 0, snapshot.watermark, text, frozenset())
             counts = count(connection, self._store, snapshot, rule)
@@ -328,7 +342,7 @@ class Erasure:
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with connect(self._work, self._data) as connection:
+        with discreet(), connect(self._work, self._data) as connection:
             self._connection = connection
             try:
                 yield connection

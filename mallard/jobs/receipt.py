@@ -71,7 +71,7 @@ def terms_of(rule: Rule) -> Terms:
             tuple((site_id, date, events) for site_id, date, events in kept["counts"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptData(f"The rule {rule.rule_id} cannot be read ({error}).") from error
+        raise CorruptData(f"The rule {rule.rule_id} cannot be read.") from error
 
 
 def receipt_of(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from mallard.config import StoreConfig
 from mallard.jobs.database import connect
 from mallard.jobs.flush import Flusher
+from mallard.jobs.rewriting import discreet
 from mallard.query.events import rows_of
 from mallard.query.rules import Condition, Definition, Row, apply
 from mallard.query.sql import Sql, name
@@ -126,7 +127,11 @@ class Reclassification:
         """Yield each combination of values that is stored, and how many events have it."""
         self._flusher.flush()
         listed = ", ".join(map(name, columns))
-        with self._store.reading() as snapshot, connect(self._work, self._data) as connection:
+        with (
+            discreet(),
+            self._store.reading() as snapshot,
+            connect(self._work, self._data) as connection,
+        ):
             sources = [self._store.source(part) for part in snapshot.parts]
             if not sources:
                 return

@@ -7,12 +7,13 @@ the store's history, under `REASON`.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import duckdb
 
-from mallard.errors import CorruptData
+from mallard.errors import CorruptData, StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.jobs.day_files import write_days, write_merged
 from mallard.query.events import rows_of
@@ -27,6 +28,16 @@ REASON = "erasure"
 FILES_AT_ONCE = 500
 
 _COLUMNS = ", ".join(ARROW_SCHEMA.names)
+
+
+@contextlib.contextmanager
+def discreet() -> Iterator[None]:
+    """Say of DuckDB's errors only what kind they are: their text can quote a rule's values."""
+    try:
+        yield
+    except duckdb.Error as error:
+        kind = type(error).__name__
+        raise StorageError(f"DuckDB could not read or write what is stored ({kind}).") from None
 
 
 def could_hold(part: Part, rule: Rule) -> bool:

@@ -280,7 +280,7 @@ def read(rule: Rule) -> Definition:
     try:
         return Definition.from_json(orjson.loads(rule.definition)["rule"])
     except (InvalidInput, KeyError, TypeError, ValueError) as error:
-        raise CorruptData(f"The rule {rule.rule_id} cannot be read ({error}).") from error
+        raise CorruptData(f"The rule {rule.rule_id} cannot be read.") from error
 
 
 def _meant(definition: Definition, rule: Rule) -> Sql:
