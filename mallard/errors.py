@@ -70,6 +70,12 @@ class NotFound(MallardError):
     code = "not_found"
 
 
+class Conflict(MallardError):
+    """Something else is there already that this would contradict."""
+
+    code = "conflict"
+
+
 class RateLimited(MallardError):
     """Too many requests for one site.
 

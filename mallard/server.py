@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from mallard.accounts.accounts import Accounts
 from mallard.buffer.buffer import Buffer
 from mallard.buffer.wal import LogReport
 from mallard.clock import Clock
@@ -33,7 +34,7 @@ from mallard.jobs.requests import answers
 from mallard.jobs.schedule import Job, Schedule
 from mallard.query.events import read_newest
 from mallard.query.shell_script import ShellScript
-from mallard.store.local import LocalStore
+from mallard.store.local import DATABASE, LocalStore
 from mallard.telemetry import Telemetry
 
 # Salts are made ahead of midnight and destroyed soon after it.
@@ -91,6 +92,7 @@ class Server:
         config, files, clock = self.config, self.files, self.clock
         script = ShellScript(self.data, files, clock)
         self.store = LocalStore(self.data, files, clock, script.tell)
+        self.accounts = Accounts(self.data / DATABASE, clock)
         self.buffer = Buffer(
             config.buffer, self.data, files, clock, self.telemetry, self.store.node
         )
@@ -159,6 +161,7 @@ class Server:
 
     def start(self) -> None:
         """Recover what the log holds and begin to accept events."""
+        self.accounts.start()
         self._turn_salts()
         snapshot = self.store.snapshot()
         report = self.buffer.start(
@@ -177,6 +180,7 @@ class Server:
         self.schedule.stop()
         self.buffer.close()
         self.flusher.stop()
+        self.accounts.close()
         self.store.close()
         self._lock.release()
 

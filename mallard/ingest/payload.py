@@ -29,8 +29,8 @@ from mallard.event import INT32_MAX, REVENUE_MAX
 from mallard.ingest.json_reader import holds_nul, read_json
 from mallard.ingest.money import read_amount, read_currency
 from mallard.ingest.page import refuse_scheme
+from mallard.site import read_site_id
 
-SITE_LENGTH_MAX = 256
 NAME_LENGTH_MAX = 256
 URL_LENGTH_MAX = 2048
 PROPS_LENGTH_MAX = 4096
@@ -55,7 +55,6 @@ _LONG_NAMES = {
     "screen_width": "w",
 }
 _is_short = frozenset(_LONG_NAMES).isdisjoint
-_SITE = re.compile(r"[A-Za-z0-9._:\-]+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The shortest way an URL starts that needs no look at its scheme.
 _PLAIN_SCHEMES = ("https://", "http://", "/")
@@ -240,28 +239,14 @@ def _sites(value: object, names: _Names) -> tuple[str, ...]:
 def split_sites(text: str) -> tuple[str, ...]:
     """Return the sites that a comma list names, each checked; once each, without "www.".
 
-    Raises InvalidInput whose detail goes on from the field's name. "." and ".." and what has ".."
-    in it are refused: a site's name is part of a folder's name.
+    Raises InvalidInput whose detail goes on from the field's name.
     """
-    rule = f"letters, digits and . - _ : only, at most {SITE_LENGTH_MAX} characters for each site"
     pieces = text.split(",", SITES_PER_EVENT_MAX)
     if len(pieces) > SITES_PER_EVENT_MAX:
         raise InvalidInput("names too many sites", rule=f"at most {SITES_PER_EVENT_MAX} sites")
     if len(pieces) > 1:
         pieces = [piece.strip(" ") for piece in pieces]
-    sites: dict[str, None] = {}
-    for piece in pieces:
-        site = piece[4:] if piece[:4].lower() == "www." else piece
-        if not piece or not site:
-            raise InvalidInput("is empty, or names an empty site", rule=rule)
-        if len(piece) > SITE_LENGTH_MAX:
-            raise InvalidInput("is too long", rule=rule)
-        if not _SITE.fullmatch(site):
-            raise InvalidInput("has characters that no site has", rule=rule)
-        if ".." in site or site == ".":
-            raise InvalidInput("is made of dots", rule='a name other than ".", without ".." in it')
-        sites[site] = None
-    return tuple(sites)
+    return tuple(dict.fromkeys(map(read_site_id, pieces)))
 
 
 def _name(value: object, names: _Names) -> str:

@@ -20,11 +20,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from mallard.accounts.accounts import Accounts
 from mallard.config import Config
 from mallard.errors import MallardError
 from mallard.ingest.address import AddressReader
 from mallard.ingest.pipeline import Pipeline
 from mallard.web import pages, welcome
+from mallard.web.admin import Admin
+from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.direct import DirectDoor
@@ -48,6 +51,7 @@ class Serving(Watched, Protocol):
 
     config: Config
     pipeline: Pipeline
+    accounts: Accounts
 
     def start(self) -> None:
         """Recover and begin to accept events; blocks."""
@@ -61,9 +65,11 @@ def create_app(server: Serving) -> Application:
 
     Raises ConfigError for proxy settings that mean nothing, and for a tracker that is not built.
     """
+    bodies = BodyReader()
     collector = Collector(
-        server.pipeline, AddressReader(server.config.proxy), server.telemetry, BodyReader()
+        server.pipeline, AddressReader(server.config.proxy), server.telemetry, bodies
     )
+    guard = Guard(server.accounts, server.config)
     doors: dict[str, Handler] = {}
     direct: dict[bytes, DirectDoor] = {}
     for path in server.config.tracker.event_paths:
@@ -71,7 +77,12 @@ def create_app(server: Serving) -> Application:
         direct[path.encode()] = collector.event_at_once
         doors[f"{path}/batch"] = collector.batch
     tracker = server.config.tracker
-    routes = [*Probes(server).routes(), *pages.routes(tracker), *welcome.routes(tracker)]
+    routes = [
+        *Probes(server).routes(),
+        *pages.routes(tracker),
+        *welcome.routes(tracker),
+        *Admin(server.accounts, guard, bodies).routes(),
+    ]
     return Application(doors, direct, _pages(server, routes))
 
 

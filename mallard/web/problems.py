@@ -12,6 +12,7 @@ import traceback
 import orjson
 
 from mallard.errors import (
+    Conflict,
     Forbidden,
     InvalidInput,
     MallardError,
@@ -40,6 +41,7 @@ STATUS: dict[type, int] = {
     Unauthenticated: 401,
     Forbidden: 403,
     NotFound: 404,
+    Conflict: 409,
     RateLimited: 429,
     QueryTimeout: 504,
     QueryTooLarge: 422,
@@ -74,6 +76,8 @@ def problem(error: MallardError) -> tuple[int, HeaderList, bytes]:
     headers = json_headers(len(body))
     if isinstance(error, RateLimited | Overloaded):
         headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
     if status in _CLOSING:
         headers.append((b"connection", b"close"))
     return status, headers, body
