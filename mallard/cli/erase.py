@@ -107,7 +107,6 @@ def erase(
 @click.pass_context
 def erasures(context: click.Context, config: Path | None, data: str | None) -> None:
     """List what is being erased or changed, and the receipts of what is done."""
-    context.obj = (config, data)
     if context.invoked_subcommand is None:
         with _asking(config, data) as ask:
             _show_status(ask("erasure.status", {}))
@@ -115,20 +114,20 @@ def erasures(context: click.Context, config: Path | None, data: str | None) -> N
 
 @erasures.command()
 @click.argument("rule")
-@click.pass_obj
-def cancel(where: tuple[Path | None, str | None], rule: str) -> None:
+@_common
+def cancel(config: Path | None, data: str | None, rule: str) -> None:
     """Take RULE back, as long as no file is written anew."""
-    with _asking(*where) as ask:
+    with _asking(config, data) as ask:
         ask("erasure.cancel", {"rule": rule})
     click.echo(f"{rule} is cancelled; its events are in every answer again.")
 
 
 @erasures.command()
 @click.argument("rule")
-@click.pass_obj
-def receipt(where: tuple[Path | None, str | None], rule: str) -> None:
+@_common
+def receipt(config: Path | None, data: str | None, rule: str) -> None:
     """Print the receipt of RULE as JSON."""
-    with _asking(*where) as ask:
+    with _asking(config, data) as ask:
         found = _receipt(ask, rule)
     if found is None:
         raise InvalidInput(f"There is no receipt of {rule}.")
