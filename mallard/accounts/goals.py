@@ -117,12 +117,10 @@ def _props(document: Document) -> dict[str, str]:
         return {}
     if not isinstance(props, dict) or len(props) > PROPS_MAX:
         checks.refuse("props", "is no object of texts", f"at most {PROPS_MAX} names and texts")
-    return {
-        checks.fit_text(name, "props", PROP_NAME_LENGTH_MAX): checks.fit_text(
-            value, "props", PROP_LENGTH_MAX
-        )
-        for name, value in props.items()
-    }
+    for name, value in props.items():
+        checks.fit_text(name, "props", PROP_NAME_LENGTH_MAX)
+        checks.fit_text(value, "props", PROP_LENGTH_MAX)
+    return dict(props)  # as they were sent: spaces at an end are part of a property
 
 
 def _goal(row: Row[Any]) -> Goal:
