@@ -11,10 +11,11 @@ values apart (Chrome 12 is not Firefox 12) has a JSON array of them as text, suc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from mallard.query.sql import Sql
+from mallard.query.sql import Sql, literal
 
 Scope = Literal["event", "visit"]
 
@@ -80,6 +81,67 @@ class Dimension(Enum):
         """The column that holds its value where rows have those of several dimensions."""
         return Sql(f"by_{self.name.lower()}")
 
+    @property
+    def filtered(self) -> Sql:
+        """What filters compare: its own column, where telling values apart takes several."""
+        return _FILTERED.get(self.value, self.sql)
+
+
+# Chrome 12 and Firefox 12 are both found by `visit:browser_version` is 12, as in Plausible.
+_FILTERED = {
+    "visit:browser_version": Sql("browser_version"),
+    "visit:os_version": Sql("os_version"),
+    "visit:region": Sql("region"),
+    "visit:city": Sql("city"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property of events by its key, as text: `event:props:plan` in the API."""
+
+    key: str
+
+    @property
+    def value(self) -> str:
+        """Its name in the API."""
+        return f"event:props:{self.key}"
+
+    @property
+    def scope(self) -> Scope:
+        """It is of each event."""
+        return "event"
+
+    @property
+    def sql(self) -> Sql:
+        """Its value, a VARCHAR; null where there is none."""
+        # A JSON pointer (RFC 6901): in a JSON path "*" means any key, even in quotes.
+        pointer = "/" + self.key.replace("~", "~0").replace("/", "~1")
+        return Sql(f"json_extract_string(props, {literal(pointer)})")
+
+    @property
+    def filtered(self) -> Sql:
+        """What filters compare."""
+        return self.sql
+
+    @property
+    def column(self) -> Sql:
+        """The column that holds its value where rows have those of several dimensions."""
+        return Sql(f"by_property_{self.key.encode().hex()}")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSlice:
+    """The start of the slice of a day an event is in, from a column of that name."""
+
+    value = "time"
+    scope: Scope = "event"
+    sql = Sql("slice_us")
+    filtered = Sql("slice_us")
+    column = Sql("by_slice")
+
+
+By = Dimension | Property | TimeSlice
 
 EVENT_DIMENSIONS = tuple(each for each in Dimension if each.scope == "event")
 VISIT_DIMENSIONS = tuple(each for each in Dimension if each.scope == "visit")

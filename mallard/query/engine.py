@@ -58,6 +58,10 @@ class Session:
         self._registered.append(name)
         return Sql(name)
 
+    def view(self, name: str, sql: Sql) -> None:
+        """Give a query a name that others of this session can use; the last meaning counts."""
+        self._cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+
     @property
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """The cursor, for statements that make things and give nothing back."""

@@ -26,7 +26,7 @@ from enum import Enum
 
 import pyarrow as pa
 
-from mallard.query.dimensions import Dimension
+from mallard.query.dimensions import By, Dimension, TimeSlice
 from mallard.query.sql import Sql
 
 _MAY_BE_NULL = {"entries", "entry_bounces", "exits"}
@@ -115,13 +115,13 @@ _MONEY = (
 )
 _IS_MONEY = "revenue_amount IS NOT NULL AND revenue_currency IS NOT NULL"
 # Where a visit began and ended, of the event dimensions that its pageviews tell.
-_ENDS = {
+_ENDS: dict[By, tuple[str, str]] = {
     Dimension.PAGE: ("entry_page", "exit_page"),
     Dimension.HOSTNAME: ("entry_hostname", "exit_hostname"),
 }
 
 
-def shares(events: Sql, visits: Sql, dimensions: Sequence[Dimension]) -> Sql:
+def shares(events: Sql, visits: Sql, dimensions: Sequence[By]) -> Sql:
     """Return a query for the shares of groups, which `Quantity.sql` sums up by any of dimensions.
 
     events: annotated with `visit`, only those to be counted. visits: at least those of the events,
@@ -130,7 +130,7 @@ def shares(events: Sql, visits: Sql, dimensions: Sequence[Dimension]) -> Sql:
     """
     of_events = [each for each in dimensions if each.scope == "event"]
     of_visits = [each for each in dimensions if each.scope == "visit"]
-    of_loose = _selected([each for each in dimensions if each not in _WITHOUT_VISIT])
+    of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
     values = _selected(of_visits)
     return Sql(f"""
         SELECT share.*, {values} bounce, duration_ms, visited.pageviews AS visit_pageviews,
@@ -150,7 +150,7 @@ def shares(events: Sql, visits: Sql, dimensions: Sequence[Dimension]) -> Sql:
         FROM ({events}) WHERE visit IS NULL AND {_IS_MONEY} GROUP BY ALL""")
 
 
-_WITHOUT_VISIT = {
+WITHOUT_VISIT: set[By] = {
     Dimension.ENTRY_PAGE,
     Dimension.EXIT_PAGE,
     Dimension.ENTRY_HOSTNAME,
@@ -158,7 +158,7 @@ _WITHOUT_VISIT = {
 }
 
 
-def _counted(events: Sql, dimensions: Sequence[Dimension]) -> Sql:
+def _counted(events: Sql, dimensions: Sequence[By]) -> Sql:
     columns = "".join(f"{each.column}, " for each in dimensions)
     return Sql(f"""
         SELECT site_id, date, {columns} visitor_id, visit, NULL::VARCHAR AS currency,
@@ -174,27 +174,29 @@ def _counted(events: Sql, dimensions: Sequence[Dimension]) -> Sql:
         GROUP BY ALL""")
 
 
-def _money(events: Sql, dimensions: Sequence[Dimension]) -> Sql:
+def _money(events: Sql, dimensions: Sequence[By]) -> Sql:
     return Sql(f"""
         SELECT site_id, timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit, {_MONEY}
         FROM ({events}) WHERE visit IS NOT NULL AND {_IS_MONEY} GROUP BY ALL""")
 
 
-def _selected(dimensions: Sequence[Dimension]) -> Sql:
+def _selected(dimensions: Sequence[By]) -> Sql:
     return Sql("".join(f"{each.sql} AS {each.column}, " for each in dimensions))
 
 
-def _meets(dimensions: Sequence[Dimension], end: int) -> Sql:
+def _meets(dimensions: Sequence[By], end: int) -> Sql:
     """Whether a visit's first (0) or last (1) pageview is in the group; null if nothing tells."""
     if not _tells(dimensions):
         return Sql("NULL::BOOLEAN")
+    dimensions = [each for each in dimensions if not isinstance(each, TimeSlice)]
     same = [f"{_ENDS[each][end]} IS NOT DISTINCT FROM {each.column}" for each in dimensions]
     return Sql(" AND ".join(["visited.pageviews > 0", *same]))
 
 
-def _never(dimensions: Sequence[Dimension]) -> Sql:
+def _never(dimensions: Sequence[By]) -> Sql:
     return Sql("false" if _tells(dimensions) else "NULL::BOOLEAN")
 
 
-def _tells(dimensions: Sequence[Dimension]) -> bool:
-    return all(each in _ENDS for each in dimensions)
+def _tells(dimensions: Sequence[By]) -> bool:
+    # A slice of a day has the visits that were active in it, wherever they began.
+    return all(each in _ENDS or isinstance(each, TimeSlice) for each in dimensions)

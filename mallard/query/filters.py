@@ -1,0 +1,159 @@
+"""What to keep: conditions on events and on their visits, put together with and, or and not.
+
+A condition on an event dimension is about each event. One on a visit dimension is about the visit,
+and so about all of its events; an event without a visit answers it by its own columns. `HasDone`
+holds for all events of a visit in which one event fits. Nothing is ever unknown: where a value is
+missing a comparison is false, and its negation true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Union
+
+from mallard.query.dimensions import By
+from mallard.query.metrics import WITHOUT_VISIT
+from mallard.query.sql import Sql, literal
+
+_VISIT_KEY = "site_id, date, visitor_id, visit"
+
+
+class Operator(StrEnum):
+    """How a value is compared with those of a condition, any of which may fit.
+
+    matches takes RE2 expressions, found anywhere in the value.
+    """
+
+    IS = "is"
+    CONTAINS = "contains"
+    MATCHES = "matches"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One dimension compared with values; None among them fits what has no value."""
+
+    by: By
+    operator: Operator
+    values: tuple[str | None, ...]
+    case_sensitive: bool = True
+
+    def sql(self, value: Sql) -> Sql:
+        """Whether a value fits, true or false."""
+        texts = [each for each in self.values if each is not None]
+        unknown = [f"{value} IS NULL"] if None in self.values else []
+        if not self.case_sensitive and self.operator is not Operator.MATCHES:
+            value, texts = Sql(f"lower({value})"), [each.lower() for each in texts]
+        if self.operator is Operator.IS:
+            fits = [f"{value} IN ({', '.join(map(literal, texts))})"] if texts else []
+        elif self.operator is Operator.CONTAINS:
+            fits = [f"contains({value}, {literal(each)})" for each in texts]
+        else:
+            options = "" if self.case_sensitive else ", 'i'"
+            fits = [f"regexp_matches({value}, {literal(each)}{options})" for each in texts]
+        return Sql(f"coalesce({' OR '.join([*unknown, *fits]) or 'false'}, false)")
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part holds; without parts it always does."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one part holds."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class HasDone:
+    """The visit has an event that the part holds for."""
+
+    part: Filter
+
+
+Filter = Union[Condition, AllOf, AnyOf, Not, HasDone]  # noqa: UP007 - its members name it
+
+
+def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
+    """Return a query for the events that a filter holds for, with all their columns.
+
+    events: annotated with `visit`; read several times. visits: at least those of the events.
+    """
+    if keep is None:
+        return Sql(f"FROM ({events})")
+    about_visits = list(dict.fromkeys(_about_visits(keep)))
+    if not about_visits:
+        return Sql(f"FROM ({events}) WHERE {_sql(keep, _of_event)}")
+    number = {each: index for index, each in enumerate(about_visits)}
+    answers = [
+        f"{each.sql(each.by.filtered)} AS fits_{index}"
+        for each, index in number.items()
+        if isinstance(each, Condition)
+    ]
+    done = "".join(
+        f""" LEFT JOIN (
+            SELECT DISTINCT site_id, timestamp::DATE AS date, visitor_id, visit,
+                true AS fits_{index}
+            FROM ({kept(events, visits, each.part)}) WHERE visit IS NOT NULL
+        ) AS done_{index} USING ({_VISIT_KEY})"""
+        for each, index in number.items()
+        if isinstance(each, HasDone)
+    )
+    fits = ", ".join(f"fits_{index}" for index in number.values())
+
+    def answered(part: Condition | HasDone) -> Sql:
+        if part not in number:
+            return _of_event(part)
+        own = _of_event(part) if isinstance(part, Condition) else Sql("false")
+        return Sql(
+            f"CASE WHEN visit IS NULL THEN {own} ELSE coalesce(fits_{number[part]}, false) END"
+        )
+
+    return Sql(f"""
+        SELECT * EXCLUDE (date, {fits})
+        FROM (SELECT *, timestamp::DATE AS date FROM ({events}))
+        LEFT JOIN (SELECT {", ".join([_VISIT_KEY, *answers])} FROM ({visits}))
+            USING ({_VISIT_KEY}){done}
+        WHERE {_sql(keep, answered)}""")
+
+
+def _about_visits(keep: Filter) -> Iterator[Condition | HasDone]:
+    """Find what a visit, rather than an event, answers."""
+    if isinstance(keep, Condition):
+        if keep.by.scope == "visit":
+            yield keep
+    elif isinstance(keep, HasDone):
+        yield keep
+    elif isinstance(keep, Not):
+        yield from _about_visits(keep.part)
+    else:
+        for part in keep.parts:
+            yield from _about_visits(part)
+
+
+def _sql(keep: Filter, leaf: Callable[[Condition | HasDone], Sql]) -> Sql:
+    if isinstance(keep, Condition | HasDone):
+        return leaf(keep)
+    if isinstance(keep, Not):
+        return Sql(f"NOT {_sql(keep.part, leaf)}")
+    word, nothing = (" AND ", "true") if isinstance(keep, AllOf) else (" OR ", "false")
+    return Sql(f"({word.join(_sql(part, leaf) for part in keep.parts) or nothing})")
+
+
+def _of_event(part: Condition | HasDone) -> Sql:
+    assert isinstance(part, Condition)
+    missing = part.by in WITHOUT_VISIT
+    return part.sql(Sql("NULL::VARCHAR") if missing else part.by.filtered)

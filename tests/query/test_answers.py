@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mallard.buffer.buffer import Buffer
+from mallard.config import QueryConfig
+from mallard.event import Event, Frame
+from mallard.query.answers import Answers, Grouping
+from mallard.query.dimensions import By, Dimension, Property
+from mallard.query.engine import Engine
+from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
+from mallard.query.metrics import Quantity
+from mallard.query.period import Interval, Period, Slice, buckets, slices
+from mallard.query.tail import Tail
+from tests import oracle_answers
+from tests.factories import NOON_US
+from tests.oracle import Stored as One
+from tests.oracle import store as positioned
+from tests.stored import Stored
+from tests.strategies import VISITED_EVENTS
+
+SITE = "example.com"
+UTC = ZoneInfo("UTC")
+WIDE = Period.of_days(date(2024, 4, 29), date(2024, 5, 4), UTC)
+
+
+class Held:
+    """Stands for a buffer: the frames that are not in parts yet."""
+
+    def __init__(self) -> None:
+        self.frames: tuple[Frame, ...] = ()
+
+    def tail(self) -> tuple[Frame, ...]:
+        return self.frames
+
+
+class Room:
+    """A store with a tail, and answers over both."""
+
+    def __init__(self, data: Path, cache_bytes: int = 10_000_000) -> None:
+        self.stored = Stored(data, day=10)
+        self.held = Held()
+        self.engine = Engine(QueryConfig(workers=1, threads=1), data)
+        self.answers = Answers(self.stored.store, Tail(cast(Buffer, self.held)), cache_bytes)
+        self.events: list[One] = []
+
+    def flush(self, events: Sequence[Event]) -> None:
+        if events:
+            self.events += positioned(events, len(self.events) + 1)
+            self.stored.publish(events)
+
+    def hold(self, events: Sequence[Event]) -> None:
+        first = len(self.events) + 1
+        self.events += positioned(events, first)
+        self.held.frames = tuple(
+            Frame(first + i, NOON_US, 1, (event,)) for i, event in enumerate(events)
+        )
+
+    def settle(self, *, sum_up: bool) -> None:
+        """Compact every date, and keep the sums of the site's."""
+        start = date(2024, 5, 1)
+        self.stored.settle()
+        days = [
+            (date.fromisoformat(day) - start).days
+            for site, day in self.stored.store.snapshot().days
+            if site == SITE
+        ]
+        if sum_up:
+            for _, of_month in itertools.groupby(
+                sorted(days), key=lambda day: (start + timedelta(days=day)).month
+            ):
+                self.stored.sum_up(SITE, *of_month)
+
+    def sums(
+        self, pieces: Sequence[Slice], by: tuple[By, ...] = (), keep: Filter | None = None
+    ) -> dict[oracle_answers.Group, dict[str, Any]]:
+        grouping = Grouping(SITE, by, keep)
+        table = self.engine.submit(
+            lambda session: self.answers.sums(session, grouping, pieces)
+        ).result(60)
+        found = {}
+        for row in table.to_pylist():
+            values = tuple(_value(each, row[each.column]) for each in by)
+            numbers = {each.value: row[each.value] for each in Quantity}
+            found[row["bucket"], values, row["currency"]] = {
+                name: number for name, number in numbers.items() if number is not None
+            }
+        return found
+
+    def close(self) -> None:
+        self.engine.close()
+        self.stored.close()
+
+
+def _value(by: By, text: str | None) -> Any:
+    if isinstance(by, Dimension) and "json_array" in by.sql and text is not None:
+        return tuple(json.loads(text))
+    return text
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path)
+    yield made
+    made.close()
+
+
+EVENTS = st.builds(
+    lambda event, plan: event._replace(props=plan),
+    VISITED_EVENTS,
+    st.sampled_from([None, None, '{"plan": "pro"}', '{"plan": "free", "n": 1}']),
+)
+GROUPS: st.SearchStrategy[tuple[By, ...]] = st.sampled_from(
+    [
+        (),
+        (Dimension.PAGE,),
+        (Dimension.SOURCE,),
+        (Dimension.ENTRY_PAGE,),
+        (Dimension.REGION,),
+        (Property("plan"),),
+        (Dimension.PAGE, Dimension.HOSTNAME),
+        (Dimension.PAGE, Dimension.SOURCE),
+        (Dimension.NAME, Dimension.COUNTRY, Property("plan")),
+    ]
+)
+CONDITIONS = st.one_of(
+    st.builds(
+        Condition,
+        st.just(Dimension.PAGE),
+        st.sampled_from(Operator),
+        st.sampled_from([("/",), ("/pricing", None), ("/Pricing",), ("^/s", "x$")]),
+        st.booleans(),
+    ).filter(lambda each: each.case_sensitive or each.operator is not Operator.MATCHES),
+    st.builds(
+        Condition,
+        st.sampled_from([Dimension.SOURCE, Dimension.ENTRY_PAGE, Dimension.COUNTRY]),
+        st.just(Operator.IS),
+        st.sampled_from([("Google",), (None,), ("/", "DE"), ()]),
+    ),
+    st.builds(Condition, st.just(Property("plan")), st.just(Operator.IS), st.just(("pro",))),
+)
+FILTERS: st.SearchStrategy[Filter] = st.recursive(
+    CONDITIONS,
+    lambda inner: st.one_of(
+        st.builds(Not, inner),
+        st.builds(HasDone, inner),
+        st.builds(lambda parts: AllOf(tuple(parts)), st.lists(inner, max_size=3)),
+        st.builds(lambda parts: AnyOf(tuple(parts)), st.lists(inner, max_size=3)),
+    ),
+    max_leaves=4,
+)
+CUTS = st.sampled_from(
+    [
+        slices(buckets(WIDE, None)),
+        slices(buckets(WIDE, Interval.DAY)),
+        slices(buckets(Period.of_days(date(2024, 5, 1), date(2024, 5, 2), UTC), Interval.HOUR)),
+        slices(
+            buckets(
+                Period.of_days(date(2024, 4, 30), date(2024, 5, 2), ZoneInfo("Asia/Kathmandu")),
+                Interval.DAY,
+            )
+        ),
+        slices(buckets(Period.of_days(date(2024, 5, 2), date(2024, 5, 2), UTC), Interval.MONTH)),
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    phases=st.tuples(*[st.lists(EVENTS, max_size=12)] * 4),
+    sum_up=st.booleans(),
+    by=GROUPS,
+    keep=st.none() | FILTERS,
+    pieces=CUTS,
+)
+def test_every_tier_says_what_plain_python_says(
+    phases: tuple[list[Event], ...],
+    sum_up: bool,
+    by: tuple[By, ...],
+    keep: Filter | None,
+    pieces: list[Slice],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        room = Room(Path(folder))
+        try:
+            room.flush(phases[0])
+            room.settle(sum_up=sum_up)
+            _agree(room, by, keep, pieces)
+            _agree(room, by, keep, pieces)  # from what is kept now
+            room.flush(phases[1])
+            _agree(room, by, keep, pieces)
+            room.settle(sum_up=sum_up)
+            room.flush(phases[2])
+            room.hold(phases[3])
+            _agree(room, by, keep, pieces)
+        finally:
+            room.close()
+
+
+def _agree(room: Room, by: tuple[By, ...], keep: Filter | None, pieces: list[Slice]) -> None:
+    assert room.sums(pieces, by, keep) == oracle_answers.sums(room.events, SITE, by, keep, pieces)
