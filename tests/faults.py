@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -44,11 +44,18 @@ class FaultyFiles(Files):
         self._databases: set[sqlite3.Connection] = set()
         self._undo: dict[Path, list[Callable[[], None]]] = {}
 
+    def fail_from_here(self, step: int) -> None:
+        """Fail at the step so many steps from now."""
+        self._fail_at = self.steps + step
+
     def names(self, folder: Path) -> list[str]:
         return self._step("names", lambda: super(FaultyFiles, self).names(folder))
 
     def read(self, path: Path) -> bytes:
         return self._step("read", lambda: super(FaultyFiles, self).read(path))
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        return self._step("chunks", lambda: super(FaultyFiles, self).chunks(path))
 
     def size(self, path: Path) -> int:
         return self._step("size", lambda: super(FaultyFiles, self).size(path))
