@@ -39,7 +39,7 @@ from mallard.jobs.rewriting import (
     holders,
     unfinished,
 )
-from mallard.query.rules import Definition, commute, read
+from mallard.query.rules import Definition, check_expressions, commute, read
 from mallard.store.part import Derived, Part
 from mallard.store.partition import QUARANTINE
 from mallard.store.snapshot import Change, Retired, Rule, SiteDay
@@ -333,6 +333,7 @@ class Erasure:
             self._store.reading() as snapshot,
             connect(self._work, self._data) as connection,
         ):
+            check_expressions(connection, definition)
             text = rule_text(definition, unbound)
             rule = Rule("", 0, snapshot.watermark, text, frozenset())
             counts = count(connection, self._store, snapshot, rule)

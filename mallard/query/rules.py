@@ -67,8 +67,6 @@ class Condition:
             raise InvalidInput(f"{self.column} is no text: it takes is and is_not.")
         for value in self.values:
             _check_value(self.column, value)
-            if self.operator == "matches":
-                _check_expression(value)
 
     @property
     def sql(self) -> Sql:
@@ -275,6 +273,16 @@ def affected(events: Sql, rule: Rule) -> Sql:
     )
 
 
+def check_expressions(connection: duckdb.DuckDBPyConnection, definition: Definition) -> None:
+    """Raise InvalidInput when an expression of a new definition is none that DuckDB reads."""
+    for condition in definition.conditions:
+        for value in condition.values if condition.operator == "matches" else ():
+            try:
+                connection.execute("SELECT regexp_matches('', $1)", [value]).fetchall()
+            except duckdb.Error:
+                raise InvalidInput(f"{value!r} is no regular expression (RE2).") from None
+
+
 def read(rule: Rule) -> Definition:
     """Return what a rule of the manifest says; raises CorruptData when it cannot be read."""
     try:
@@ -330,11 +338,3 @@ def _check_date(text: str) -> None:
         good = False
     if not good:
         raise InvalidInput(f"{text!r} is no date like 2026-01-31.")
-
-
-def _check_expression(expression: str) -> None:
-    with duckdb.connect() as connection:
-        try:
-            connection.execute("SELECT regexp_matches('', $1)", [expression]).fetchall()
-        except duckdb.Error as error:
-            raise InvalidInput(f"{expression!r} is no regular expression (RE2).") from error
