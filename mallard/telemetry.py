@@ -27,16 +27,16 @@ OTHER_SITES = "(other)"
 
 
 class Latency:
-    """A histogram of durations in seconds; one thread observes, any thread reads."""
+    """A histogram of durations in seconds; one thread at a time observes, any thread reads."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(LATENCY_BUCKETS) + 1)
         self._sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self._counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        self._sum += seconds
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Count a duration, as often as it was measured."""
+        self._counts[bisect_left(LATENCY_BUCKETS, seconds)] += count
+        self._sum += seconds * count
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Return cumulative (upper bound, count) pairs and the sum of all durations."""
@@ -55,7 +55,7 @@ class Telemetry(Collector):
         self.accepted: Counter[str] = Counter()  # events by door: post, pixel, batch
         self.refused: Counter[str] = Counter()  # requests by error code
         self.dropped: Counter[tuple[str, str]] = Counter()  # events by (site, reason)
-        self.append_seconds = Latency()  # from being handed to the buffer's thread to durable
+        self.append_seconds = Latency()  # from the first of its turn of the loop to durable
         self.sync_seconds = Latency()  # one write and sync of the log
         self.flush_seconds = Latency()  # one flush, buffer to manifest
         self.compaction_seconds = Latency()  # parts of one date, read, written and committed

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mallard.buffer.buffer import Buffer, Receipt
+from mallard.buffer.buffer import Buffer
+from mallard.buffer.commit import Receipt
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.event import Event

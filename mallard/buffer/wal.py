@@ -1,4 +1,4 @@
-"""The write-ahead log: segments of frames in one folder, appended to by one thread.
+"""The write-ahead log: segments of frames in one folder, appended to by one thread at a time.
 
 A segment is named after the position its first frame has, in 20 digits, and holds frames alone.
 Invariants:
@@ -90,7 +90,7 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
 
 
 class Wal:
-    """Appends frames to the newest segment; used by one thread."""
+    """Appends frames to the newest segment; used by one thread at a time."""
 
     def __init__(self, folder: Path, files: Files, segment_bytes: int, quarantine: Path) -> None:
         """Open a folder of segments for appending.

@@ -1,0 +1,234 @@
+"""Numbers events, writes them to the log and shows them in the ring: one group at a time.
+
+Whoever holds `turn` may call the methods, on whatever thread; nobody else may.
+Invariants:
+* Positions are given in the step that makes them durable: no holes, none given twice.
+* An append that fails gave no number away and shows nothing.
+* Whatever is in the ring is in the log (with `durability = "memory"`, is about to be).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mallard.buffer.frame import encode
+from mallard.buffer.ring import Ring
+from mallard.buffer.wal import Wal
+from mallard.clock import Clock
+from mallard.config import BufferConfig
+from mallard.errors import Overloaded
+from mallard.event import Event, Frame, pack
+from mallard.files import Files
+from mallard.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+
+class Receipt(NamedTuple):
+    """What an append gives: the position of its first event, and when it was committed (µs)."""
+
+    first_position: int
+    loaded_at: int
+
+
+Settle = Callable[[Receipt | Exception], None]
+Settled = list[tuple[Settle, Receipt | Exception]]
+Tell = Callable[[Settled], None]
+
+
+@dataclass(slots=True)
+class Append:
+    """What one request wants committed, and who is to be told."""
+
+    events: tuple[Event, ...]
+    settle: Settle
+    holds_room: bool = True  # in the ring, until its frame takes it over or it is refused
+
+
+@dataclass(slots=True)
+class Group:
+    """What came in one turn of an event loop.
+
+    asked_at: when the first of it came, as `Clock.monotonic` counts.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    asked_at: float
+    appends: list[Append]
+
+
+class Committer:
+    """Commits groups, and looks after the log when the disk fails."""
+
+    def __init__(
+        self,
+        config: BufferConfig,
+        folder: Path,
+        files: Files,
+        clock: Clock,
+        telemetry: Telemetry,
+        node: int,
+        wal: Wal,
+        ring: Ring,
+    ) -> None:
+        self.turn = threading.Lock()
+        self.failure: str | None = None  # why the log does not take events just now
+        self.took = 0.0  # seconds of the last write, its sync included
+        self._config = config
+        self._folder = folder
+        self._files = files
+        self._clock = clock
+        self._telemetry = telemetry
+        self._node = node
+        self._wal = wal
+        self._ring = ring
+        self._next_position = 1
+        self._loaded_at = 0
+        self._on_commit: Callable[[], None] = lambda: None
+
+    def start(self, next_position: int, loaded_at: int, on_commit: Callable[[], None]) -> None:
+        """Go on from a position and a commit time; on_commit: called after each commit."""
+        self._next_position = next_position
+        self._loaded_at = loaded_at
+        self._on_commit = on_commit
+
+    def commit(self, groups: list[Group], tell: Tell) -> None:
+        """Commit all that groups hold in one write.
+
+        tell: gets what becomes of each append, in one call or several. Whatever goes wrong, nobody
+        waits for an answer that never comes.
+        """
+        appends = [append for group in groups for append in group.appends]
+        try:
+            self._commit(groups, appends, tell)
+        except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
+            _log.exception("events were refused because of a fault in Mallard")
+            self._telemetry.failures["append"] += 1
+            self._give_room_back(appends)
+            tell([(append.settle, error) for append in appends])
+
+    def _commit(self, groups: list[Group], appends: list[Append], tell: Tell) -> None:
+        settled: Settled = []
+        frames: list[tuple[Frame, int]] = []
+        data: list[bytes] = []
+        taken: list[Append] = []
+        first = position = self._next_position
+        loaded_at = max(self._clock.now_us(), self._loaded_at)
+        for append in appends:
+            try:
+                payload = pack(append.events)
+            except (TypeError, ValueError) as error:
+                # What cannot be written must not take the others along.
+                self._give_room_back([append])
+                settled.append((append.settle, error))
+                continue
+            rows = len(append.events)
+            frame = Frame._make((position, loaded_at, self._node, rows, payload))
+            encoded = encode(frame)
+            data.append(encoded)
+            frames.append((frame, len(encoded)))
+            taken.append(append)
+            settled.append((append.settle, Receipt(position, loaded_at)))
+            position += rows
+        if not frames:
+            tell(settled)
+            return
+        early = self._config.durability == "memory"
+        if early:
+            self._show(taken, frames, position, loaded_at)
+            tell(settled)
+        try:
+            self._write(b"".join(data), first)
+        except OSError as error:
+            self._fail(error)
+            if not early:
+                self._give_room_back(taken)
+                tell([(append.settle, refusal(_reason(error))) for append in appends])
+            return
+        if early:
+            return
+        self._show(taken, frames, position, loaded_at)
+        now = self._clock.monotonic()
+        for group in groups:
+            self._telemetry.append_seconds.observe(now - group.asked_at, len(group.appends))
+        tell(settled)
+
+    def _write(self, data: bytes, first_position: int) -> None:
+        started = self._clock.monotonic()
+        try:
+            if self._files.free_bytes(self._folder) < self._config.free_bytes_min:
+                raise OSError(28, "the disk is nearly full; the rest is kept for flushing")
+            self._wal.append(data, first_position, sync=self._config.durability == "fsync")
+        finally:
+            self.took = self._clock.monotonic() - started
+        self._telemetry.sync_seconds.observe(self.took)
+        if self.failure:
+            _log.warning("the log takes events again")
+            self.failure = None
+
+    def _give_room_back(self, appends: list[Append]) -> None:
+        for append in appends:
+            if append.holds_room:
+                append.holds_room = False
+                self._ring.cancel(len(append.events))
+
+    def _show(
+        self, appends: list[Append], frames: list[tuple[Frame, int]], position: int, loaded_at: int
+    ) -> None:
+        self._next_position = position
+        self._loaded_at = loaded_at
+        for append in appends:
+            append.holds_room = False
+        self._ring.publish(frames)
+        self._on_commit()
+
+    def _fail(self, error: OSError) -> None:
+        self._telemetry.failures["append"] += 1
+        if not self.failure:
+            _log.error("the log takes no events: %s", _reason(error))
+        self.failure = _reason(error)
+        with contextlib.suppress(OSError):  # the next append, or probe, does it otherwise
+            self._wal.disown(self._next_position)
+
+    def probe(self) -> None:
+        """See whether a failed log works again: nobody may ask while readiness is red."""
+        try:
+            self._write(b"", self._next_position)
+        except OSError as error:
+            self.failure = _reason(error)
+
+    def trim(self, watermark: int, roll: bool) -> None:
+        """Remove the segments that parts cover; what cannot be removed stays for the next time.
+
+        roll: the newest segment ends here, whatever its size.
+        """
+        try:
+            if roll:
+                self._wal.close()
+            self._wal.trim(watermark, self._next_position)
+        except OSError as error:
+            self._telemetry.failures["trim"] += 1
+            _log.error("old log segments stay for now: %s", _reason(error))
+
+    def close(self) -> None:
+        """Close the log."""
+        try:
+            self._wal.close()
+        except OSError as error:  # what was acknowledged is synced already
+            _log.error("the log could not be closed: %s", _reason(error))
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def refusal(reason: str) -> Overloaded:
+    """Return what an append is refused with when the disk does not take it."""
+    return Overloaded(f"The event could not be written to disk ({reason}); send it again later.")
