@@ -30,6 +30,17 @@ CACHED_VISITS_MAX = 4096  # of an URL, a referrer and a site; under 32 MiB when 
 CACHED_LENGTH_MAX = 512  # longer URLs are taken apart anew each time: some 10 µs
 
 _EVENT_TYPES = {"pageview": "page", "engagement": "engagement"}
+# Place and agent, as they stand beside each other in Event.
+_Who = tuple[
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+]
 _make_event = Event._make  # of as many values as there are columns, or TypeError
 
 
@@ -84,9 +95,10 @@ class Enricher:
             place = self._places.place(sender.address)
             if not (sender.privacy_signal and self._signals_count):
                 visitor_address = sender.address
-        usual_who = place + agent[:5]
+        usual_who: _Who = place + agent[:5]
         is_silent = agent.device_type is None
         visitors: dict[str, int | None] = {}
+        who_by_width: dict[int | None, _Who] = {}  # of an agent that does not say what it runs on
 
         def enrich(raw: RawEvent, site_id: str) -> Event:
             name, width = raw.name, raw.screen_width
@@ -102,7 +114,11 @@ class Enricher:
             what = (site_id, at_us, name, event_type, source, ingest_api, interactive)
             ids = (None, None, None, None, None, visitor_id, None, None, None, None)
             visit = self._visit(raw.url, raw.hash_mode, raw.referrer, site_id)
-            who = place + describe(user_agent, hints, width)[:5] if is_silent else usual_who
+            who = usual_who
+            if is_silent:
+                if width not in who_by_width:
+                    who_by_width[width] = place + describe(user_agent, hints, width)[:5]
+                who = who_by_width[width]
             texts = (width, language, raw.props, None, None)
             numbers = (raw.revenue_amount, raw.revenue_currency, None)
             read = (raw.engaged_ms, raw.scroll_depth, False, False)
