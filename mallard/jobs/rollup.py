@@ -1,0 +1,297 @@
+"""Keeps what can be derived from settled site-days: their visits, and the sums of their months.
+
+Invariants: sums are made of whole site-days of one version, which the file names, and are read for
+no other; a month's file holds no day that is gone or has changed, once this has run. What fails
+leaves the files as they were, and is tried again later without the old one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from mallard.clock import Clock
+from mallard.config import StoreConfig
+from mallard.errors import StorageError
+from mallard.jobs.database import connect
+from mallard.jobs.day_files import BATCH_ROWS, write_sessions
+from mallard.query.events import annotated_rows_of
+from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup
+from mallard.query.sessions import SESSIONS_VERSION
+from mallard.query.sql import Sql, literal
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import Change, Day, SiteDay, Snapshot
+from mallard.store.store import Store
+from mallard.telemetry import Telemetry
+
+# How long what failed waits; then it is tried alone.
+RETRY_SECONDS = 300.0
+# Of so many events sums are made at once: thirty statements cost a quarter of a second for one
+# event, and these fit into the least memory a job may have.
+ROWS_AT_ONCE = 500_000
+
+_TABLE = Sql("sums_being_made")
+_log = logging.getLogger(__name__)
+
+SiteMonth = tuple[str, str]  # site, YYYY-MM
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A site-month whose files are not as its days are. Dates are ISO, and sorted.
+
+    visits: settled days without visits. made: settled days without sums. kept: days whose sums in
+    the month's file are true. With neither kept nor made, the file goes.
+    """
+
+    site_id: str
+    month: str
+    visits: tuple[str, ...]
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def key(self) -> SiteMonth:
+        """Its site and month."""
+        return self.site_id, self.month
+
+
+def plan(snapshot: Snapshot, distrusted: Collection[SiteMonth] = ()) -> list[Work]:
+    """Return what to make, the newest months first; distrusted: whose old sums not to copy."""
+    visits: dict[SiteMonth, list[str]] = defaultdict(list)
+    made: dict[SiteMonth, list[str]] = defaultdict(list)
+    kept: dict[SiteMonth, list[str]] = defaultdict(list)
+    for (site_id, date), day in snapshot.days.items():
+        key = site_id, date[:7]
+        file = snapshot.rollups.get(key) if key not in distrusted else None
+        has_sums = file is not None and is_true(file, date, day.version)
+        if has_sums:
+            kept[key].append(date)
+        if (has_sums and _has_visits(day)) or not snapshot.is_settled(site_id, date):
+            continue
+        if not _has_visits(day):
+            visits[key].append(date)
+        if not has_sums:
+            made[key].append(date)
+    wrong = {
+        key for key, file in snapshot.rollups.items() if len(file.sources) != len(kept.get(key, ()))
+    }
+    due = sorted({*visits, *made, *wrong}, key=lambda key: key[1], reverse=True)
+    return [
+        Work(*key, *(tuple(sorted(dates.get(key, ()))) for dates in (visits, made, kept)))
+        for key in due
+    ]
+
+
+class Rollups:
+    """The job; one thread runs it, any may ask how it goes."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        store: Store,
+        data: Path,
+        room_bytes: Callable[[], int],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        """Begin with nothing to do; the arguments are those of `Compactor`."""
+        self._config = config
+        self._store = store
+        self._data = data
+        self._room_bytes = room_bytes
+        self._clock = clock
+        self._telemetry = telemetry
+        self._problems: dict[SiteMonth, str] = {}
+        self._retry_at: dict[SiteMonth, float] = {}
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._stopping = False
+        self._nothing_to_do_in = -1  # a version of the store
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps sums from being kept, a sentence each; answers are right without, and slow."""
+        return [
+            f"{site_id} has no sums of {month}: {why}"
+            for (site_id, month), why in sorted(self._problems.items())
+        ]
+
+    def interrupt(self) -> None:
+        """End what is under way, which then did not happen; call it until `run` has ended."""
+        self._stopping = True
+        if connection := self._connection:
+            connection.interrupt()
+
+    def run(self) -> list[Derived]:
+        """Make what is missing and return it; what fails is counted and comes again later."""
+        live: list[Derived] = []
+        with self._store.reading() as snapshot:
+            if snapshot.version == self._nothing_to_do_in:
+                return live
+            due = plan(snapshot, self._problems.keys())
+            if not due:
+                self._nothing_to_do_in = snapshot.version
+            for works in self._groups(snapshot, due):
+                if self._stopping:
+                    break
+                live += self._try(snapshot, works)
+        return live
+
+    def _groups(self, snapshot: Snapshot, due: Iterable[Work]) -> Iterator[list[Work]]:
+        """Divide what is due into what is made at once and goes live at once."""
+        group: list[Work] = []
+        rows = 0
+        for work in due:
+            if work.key in self._problems:
+                if self._retry_at[work.key] <= self._clock.monotonic():
+                    yield [work]
+                continue
+            more = sum(_rows_of(snapshot, work.site_id, date) for date in work.made)
+            if group and rows + more > ROWS_AT_ONCE:
+                yield group
+                group, rows = [], 0
+            group.append(work)
+            rows += more
+        if group:
+            yield group
+
+    def _try(self, snapshot: Snapshot, works: list[Work]) -> list[Derived]:
+        gone = [
+            snapshot.rollups[work.key]
+            for work in works
+            if not work.kept and not work.made and work.key in snapshot.rollups
+        ]
+        try:
+            written = self._make(snapshot, works)
+            self._store.swap(Change("rollup", tuple(written), tuple(gone)))
+        # RuntimeError is how DuckDB says that it was interrupted.
+        except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError) as error:
+            if not self._stopping:
+                self._fail(works, error)
+            return []
+        for work in works:
+            self._problems.pop(work.key, None)
+            self._retry_at.pop(work.key, None)
+        return written
+
+    def _fail(self, works: list[Work], error: Exception) -> None:
+        self._telemetry.failures["rollup"] += 1
+        for work in works:
+            _log.error("no sums of %s for %s for now: %s", work.month, work.site_id, error)
+            self._problems[work.key] = str(error)
+            self._retry_at[work.key] = self._clock.monotonic() + RETRY_SECONDS
+
+    def _make(self, snapshot: Snapshot, works: list[Work]) -> list[Derived]:
+        """Write the files of some site-months; return them, uncommitted."""
+        days = {
+            (work.site_id, date): snapshot.days[work.site_id, date]
+            for work in works
+            for date in sorted({*work.visits, *work.made})
+        }
+        parts = [part for day in days.values() for part in day.parts]
+        room_bytes, needed = self._room_bytes(), sum(part.size_bytes for part in parts)
+        if room_bytes < needed:
+            raise StorageError(f"it needs {needed} bytes on the disk, and {room_bytes} are free")
+        for part in parts:
+            self._store.check(part)
+        with connect(self._config, self._data, room_bytes - needed) as connection:
+            self._connection = connection
+            try:
+                return _write(self._store, connection, snapshot, works)
+            finally:
+                self._connection = None
+
+
+def _write(
+    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, works: list[Work]
+) -> list[Derived]:
+    written: list[Derived] = []
+    visits: dict[SiteDay, Derived] = {}
+    try:
+        without: dict[str, list[Part]] = defaultdict(list)  # by date, in order of site
+        for work in sorted(works, key=lambda work: work.site_id):
+            for date in work.visits:
+                without[date] += snapshot.days[work.site_id, date].parts
+        for parts in without.values():
+            made = [
+                file
+                for file in write_sessions(store, connection, parts)
+                if isinstance(file, Derived)
+            ]
+            written += made
+            visits |= {(file.site_id, date): file for file in made for date in file.sources}
+        for some in _chunks(snapshot, works):
+            days = [snapshot.days[each] for each in some]
+            events = [store.source(part) for day in days for part in day.parts]
+            of_days = [visits.get(each) or snapshot.days[each].sessions for each in some]
+            told = [store.source(file) for file in of_days if file]
+            assert len(told) == len(some), "a day without visits is in work.visits"
+            rows = sum(part.rows for day in days for part in day.parts)
+            slices = -(-rows // ROWS_AT_ONCE)
+            make_rollup(connection, _TABLE, annotated_rows_of(events), _rows(told), slices)
+        for work in works:
+            old = snapshot.rollups.get(work.key)
+            if work.made or (work.kept and old and len(old.sources) > len(work.kept)):
+                written.append(_write_month(store, connection, snapshot, work))
+    except BaseException:
+        store.discard(written)
+        raise
+    return written
+
+
+def _write_month(
+    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, work: Work
+) -> Derived:
+    """Write the sums of a month: those just made, and those that are true of its old file."""
+    if work.kept:
+        dates = ", ".join(literal(date) for date in work.kept)
+        old = f"{_rows([store.source(snapshot.rollups[work.key])])} WHERE date IN ({dates})"
+        connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_TABLE} AS {old} LIMIT 0")
+        connection.execute(f"INSERT INTO {_TABLE} BY NAME {old}")
+    sources = {
+        date: snapshot.days[work.site_id, date].version for date in sorted((*work.kept, *work.made))
+    }
+    ordered = connection.sql(
+        f"FROM {_TABLE} WHERE site_id = $1 AND strftime(date, '%Y-%m') = $2 "
+        f"ORDER BY {ROLLUP_ORDER}",
+        params=[work.site_id, work.month],
+    )
+    with store.derived_writer("rollup", work.site_id, sources, ROLLUP_SCHEMA) as writer:
+        for batch in ordered.to_arrow_reader(BATCH_ROWS):
+            writer.write(pa.Table.from_batches([batch]))
+        return writer.finish_derived()
+
+
+def _chunks(snapshot: Snapshot, works: Iterable[Work]) -> Iterator[list[SiteDay]]:
+    """Divide the days to be made into what fits into memory; a large day is one for itself."""
+    chunk: list[SiteDay] = []
+    rows = 0
+    for work in works:
+        for date in work.made:
+            more = _rows_of(snapshot, work.site_id, date)
+            if chunk and rows + more > ROWS_AT_ONCE:
+                yield chunk
+                chunk, rows = [], 0
+            chunk.append((work.site_id, date))
+            rows += more
+    if chunk:
+        yield chunk
+
+
+def _rows_of(snapshot: Snapshot, site_id: str, date: str) -> int:
+    return sum(part.rows for part in snapshot.days[site_id, date].parts)
+
+
+def _has_visits(day: Day) -> bool:
+    return day.sessions is not None and day.sessions.format == SESSIONS_VERSION
+
+
+def _rows(sources: list[str]) -> Sql:
+    listed = ", ".join(literal(source) for source in sources)
+    return Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)")

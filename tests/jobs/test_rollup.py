@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
+from mallard.config import StoreConfig
+from mallard.errors import MallardError
+from mallard.files import Files
+from mallard.jobs.compaction import Compactor
+from mallard.jobs.rollup import RETRY_SECONDS, Rollups, Work, plan
+from mallard.query.dimensions import Dimension
+from mallard.query.metrics import Quantity
+from mallard.query.rollup import ROLLUP_SCHEMA, Current, current
+from mallard.store.part import Derived
+from mallard.store.snapshot import Change, Rule, Snapshot
+from mallard.telemetry import Telemetry
+from tests.faults import Crash, Fault, FaultyFiles
+from tests.sql import ask
+from tests.stored import A, B, SettableClock, Stored, date
+
+MAY = "2024-05"
+# Of the faults at every step, those that leave the most different folders behind.
+OFTEN = {Fault.EIO, Fault.CRASH_AFTER, Fault.POWER_LOSS}
+
+
+class RunningClock(SettableClock):
+    """Its monotonic time is set too."""
+
+    def monotonic(self) -> float:
+        return self.us / 1e6
+
+
+class Room:
+    """A store with the job over it."""
+
+    def __init__(self, data: Path, files: Files | None = None) -> None:
+        self.stored = Stored(data, files)
+        self.clock = RunningClock()
+        self.telemetry = Telemetry()
+        self.room_bytes = 1 << 30
+        config = StoreConfig()
+        self.job = Rollups(
+            config, self.stored.store, data, lambda: self.room_bytes, self.clock, self.telemetry
+        )
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.stored.store.snapshot()
+
+    def settle(self, *days: int, sites: tuple[str, ...] = (A,)) -> None:
+        for day in days:
+            self.stored.flush(day, *sites)
+        self.compact()
+
+    def compact(self) -> None:
+        """Settle every date, as the job does long after them."""
+        clock = SettableClock(self.clock.us + 400 * DAY_US)
+        store, telemetry = self.stored.store, Telemetry()
+        Compactor(StoreConfig(), store, self.stored.data, lambda: 1 << 40, clock, telemetry).run()
+
+    def views(self, found: Current) -> dict[str, int]:
+        """The pageviews of each date that the sums tell."""
+        views: dict[str, int] = {}
+        for file, dates in found.files:
+            for row in read(self, file):
+                if row["dimension"] == "total" and str(row["date"]) in dates:
+                    assert str(row["date"]) not in views
+                    views[str(row["date"])] = row["pageviews"]
+        return views
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path)
+    yield made
+    made.stored.close()
+
+
+def sums_of(room: Room, first: int = 0, last: int = 40, site_id: str = A) -> Current:
+    return current(room.snapshot, site_id, date(first), date(last))
+
+
+def test_a_settled_day_is_summed_up_once_and_read_instead_of_its_events(room: Room) -> None:
+    room.settle(0, 1)
+    assert sums_of(room) == Current((), (date(0), date(1)))
+    (file,) = room.job.run()
+    assert sums_of(room) == Current(((file, (date(0), date(1))),), ())
+    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1}
+    assert room.job.run() == []
+    assert room.snapshot.rollups == {(A, MAY): file}
+
+
+def test_a_month_has_one_file_and_a_new_day_goes_into_it_with_the_old_ones(room: Room) -> None:
+    room.settle(0)
+    room.job.run()
+    room.settle(1, 31)
+    room.job.run()
+    assert set(room.snapshot.rollups) == {(A, MAY), (A, "2024-06")}
+    assert list(room.snapshot.rollups[A, MAY].sources) == [date(0), date(1)]
+    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1, date(31): 1}
+
+
+def test_a_late_event_takes_its_day_out_of_use_until_the_day_is_settled_and_summed_up_again(
+    room: Room,
+) -> None:
+    room.settle(0, 1)
+    room.job.run()
+    room.stored.flush(0, A, A)
+    assert sums_of(room).others == (date(0),)
+    assert room.job.run() == []  # it is not settled
+    room.compact()
+    assert sums_of(room).others == (date(0),)
+    room.job.run()
+    assert sums_of(room).others == ()
+    assert room.views(sums_of(room)) == {date(0): 3, date(1): 1}
+
+
+def test_dates_with_unflushed_events_and_those_out_of_range_are_not_read(room: Room) -> None:
+    room.settle(0, 1, 2, sites=(A, B))
+    room.job.run()
+    file = room.snapshot.rollups[A, MAY]
+    found = current(room.snapshot, A, date(1), date(2), unflushed=[date(2), date(3)])
+    assert found == Current(((file, (date(1),)),), (date(2),))
+    empty = current(room.snapshot, A, date(5), date(9), unflushed=[date(9)])
+    assert empty == Current((), (date(9),))
+
+
+def test_a_day_that_a_rule_changes_is_neither_summed_up_nor_read(room: Room) -> None:
+    room.settle(0, 1)
+    room.job.run()
+    rule = Rule("r1", 1, 10, "{}", frozenset({(A, date(0))}))
+    room.stored.store.swap(Change("rule", rules_added=(rule,)))
+    assert sums_of(room).others == (date(0),)
+    assert room.job.run() == []
+
+
+def test_sums_of_an_older_format_are_made_anew(room: Room) -> None:
+    room.settle(0)
+    (file,) = room.job.run()
+    old = dataclasses.replace(file, format=0)
+    snapshot = dataclasses.replace(room.snapshot, rollups={(A, MAY): old})
+    assert current(snapshot, A, date(0), date(0)).files == ()
+    assert plan(snapshot) == [Work(A, MAY, visits=(), made=(date(0),), kept=())]
+
+
+def test_a_day_that_is_gone_leaves_the_file_and_the_last_one_takes_it_along(room: Room) -> None:
+    room.settle(0, 1)
+    room.job.run()
+    for day in (0, 1):
+        (part,) = room.snapshot.days[A, date(day)].parts
+        change = Change("expiry", removed=(part,), lost_rows=1, lost_position_sum=day + 1)
+        room.stored.store.swap(change)
+        room.job.run()
+        kept = [list(file.sources) for file in room.snapshot.rollups.values()]
+        assert kept == ([[date(1)]] if day == 0 else [])
+        dates = {
+            row
+            for file in room.snapshot.rollups.values()
+            for row in ask("SELECT date FROM read_parquet($1)", [room.stored.store.source(file)])
+        }
+        assert dates == ({(datetime.date.fromisoformat(date(1)),)} if day == 0 else set())
+
+
+def test_visits_that_are_lost_are_made_again_from_the_parts(room: Room) -> None:
+    room.settle(0)
+    room.job.run()
+    before = room.snapshot.days[A, date(0)].sessions
+    assert before is not None
+    rows = read(room, before)
+    room.stored.store.swap(Change("check", removed=(before,)))
+    assert plan(room.snapshot) == [Work(A, MAY, visits=(date(0),), made=(), kept=(date(0),))]
+    room.job.run()
+    after = room.snapshot.days[A, date(0)].sessions
+    assert after is not None and read(room, after) == rows
+    assert plan(room.snapshot) == []
+
+
+def read(room: Room, file: Derived) -> list[dict[str, Any]]:
+    table = pa.parquet.read_table(room.stored.store.source(file), partitioning=None)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def test_a_file_says_its_format_and_is_sorted_for_a_query_of_one_dimension(room: Room) -> None:
+    room.settle(1, 0)
+    (file,) = room.job.run()
+    with pa.parquet.ParquetFile(room.stored.store.source(file)) as parquet:
+        assert parquet.schema_arrow.names == ROLLUP_SCHEMA.names
+        assert parquet.schema_arrow.metadata[b"mallard.rollup_version"] == b"1"
+        assert parquet.metadata.row_group(0).column(2).statistics is not None
+    rows = [(row["dimension"], row["date"], row["value"] or "") for row in read(room, file)]
+    assert rows == sorted(rows)
+    assert file.rows == len(rows) > len(Quantity)
+
+
+def test_old_sums_that_cannot_be_read_are_made_anew_after_a_while(room: Room) -> None:
+    room.settle(0)
+    (file,) = room.job.run()
+    path = Path(room.stored.store.source(file))
+    path.write_bytes(bytes(path.stat().st_size))
+    room.settle(1)
+    assert room.job.run() == []
+    assert len(room.job.problems) == room.telemetry.failures["rollup"] == 1
+    assert room.job.run() == []
+    room.clock.pass_by(RETRY_SECONDS)
+    room.job.run()
+    assert room.job.problems == []
+    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1}
+
+
+def test_without_room_on_the_disk_nothing_is_written_and_the_reason_is_told(room: Room) -> None:
+    room.settle(0)
+    room.room_bytes = 10
+    assert room.job.run() == []
+    (problem,) = room.job.problems
+    assert "10 are free" in problem
+    room.clock.pass_by(RETRY_SECONDS)
+    room.room_bytes = 1 << 30
+    assert len(room.job.run()) == 1
+
+
+def test_an_interrupted_run_leaves_nothing_behind(room: Room) -> None:
+    room.settle(0)
+    room.job.interrupt()
+    assert room.job.run() == []
+    assert room.job.problems == []
+    assert list((room.stored.data / "rollups").glob("**/*.parquet*")) == []
+
+
+# --- every disk step ---
+
+
+def roll_up(data: Path, files: FaultyFiles) -> int:
+    """Run the job over a store; return how many steps it took to open it."""
+    opened = 0
+    with contextlib.suppress(Crash, MallardError, OSError, sqlite3.Error):
+        room = Room(data, files)
+        opened = files.steps
+        try:
+            room.job.run()
+            room.stored.store.sweep(hurry=True)
+        finally:
+            room.stored.close()
+    return opened
+
+
+def prepare(data: Path) -> dict[str, int]:
+    room = Room(data)
+    room.settle(0, 1, 31)
+    room.job.run()
+    room.stored.flush(0, A, A)
+    room.compact()
+    room.settle(2)
+    sessions = room.snapshot.days[A, date(31)].sessions
+    assert sessions is not None
+    room.stored.store.swap(Change("check", removed=(sessions,)))
+    room.stored.close()
+    return {date(0): 3, date(1): 1, date(2): 1, date(31): 1}
+
+
+@pytest.fixture
+def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Statements cost time and no disk step.
+    monkeypatch.setattr("mallard.query.rollup.VISIT_DIMENSIONS", (Dimension.TOTAL,))
+    monkeypatch.setattr("mallard.query.rollup.EVENT_DIMENSIONS", (Dimension.PAGE,))
+
+
+@pytest.mark.usefixtures("few_dimensions")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=() if fault in OFTEN else pytest.mark.long, id=fault.name)
+        for fault in Fault
+    ],
+)
+def test_whatever_step_fails_sums_are_true_or_not_read(fault: Fault, tmp_path: Path) -> None:
+    before, data = tmp_path / "before", tmp_path / "data"
+    truth = prepare(before)
+    shutil.copytree(before, data)
+    files = FaultyFiles(0, fault)
+    opened = roll_up(data, files)
+    assert files.steps > opened + 20
+    for step in range(opened + 1, files.steps + 1):
+        shutil.rmtree(data)
+        shutil.copytree(before, data)
+        faulty = FaultyFiles(step, fault)
+        roll_up(data, faulty)
+        where = f"{fault.name} at step {step}, {faulty.step_name}"
+        room = Room(data)
+        found = sums_of(room)
+        # Before or after, never between: what is read is true, and every other day is computed.
+        told = room.views(found)
+        assert told.items() <= truth.items(), where
+        assert sorted((*told, *found.others)) == sorted(truth), where
+        room.job.run()
+        assert sums_of(room).others == () and room.views(sums_of(room)) == truth, where
+        room.stored.store.sweep(hurry=True)
+        live = {file.location for file in room.snapshot.derived}
+        assert len(live) == 6, where  # visits of four days, sums of two months
+        live |= {part.location for part in room.snapshot.parts}
+        assert stored_files(data) == live, where
+        room.stored.close()
+
+
+def stored_files(data: Path) -> set[str]:
+    return {
+        str(path.relative_to(data))
+        for folder in ("rollups", "sessions", "events")
+        for path in (data / folder).glob("**/*.parquet*")
+    }
