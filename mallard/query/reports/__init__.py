@@ -1,0 +1,1 @@
+"""A file each: what is asked, and the statement that answers it."""

@@ -1,0 +1,184 @@
+"""A table of metrics by dimensions and time: what breakdowns, series and summaries are.
+
+A metric is made of sums, so it is exact for any range, filter and dimensions. One we do not have is
+null, never 0. Money is a list, a currency each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import pyarrow as pa
+
+from mallard.errors import InvalidInput
+from mallard.query.answers import Answers, Grouping
+from mallard.query.dimensions import By
+from mallard.query.engine import Session
+from mallard.query.filters import AllOf, Filter
+from mallard.query.metrics import Ratio
+from mallard.query.period import Bucket, Interval, Period, buckets, slices
+from mallard.query.sql import Sql
+
+
+class Metric(Enum):
+    """A number of a group, by its name in the API; `sql` makes it of the group's sums."""
+
+    sql: Sql
+
+    VISITORS = "visitors", "visitors"
+    VISITS = "visits", "visits"
+    PAGEVIEWS = "pageviews", "pageviews"
+    EVENTS = "events", "events"
+    ENTRIES = "entries", "entries"
+    EXITS = "exits", "exits"
+    VIEWS_PER_VISIT = "views_per_visit", f"round({Ratio.VIEWS_PER_VISIT.sql}, 2)"
+    # Percent of visits.
+    BOUNCE_RATE = "bounce_rate", f"round(100 * {Ratio.BOUNCE_RATE.sql})::BIGINT"
+    # Percent of the visits that entered at the group's page.
+    ENTRY_BOUNCE_RATE = "entry_bounce_rate", f"round(100 * {Ratio.ENTRY_BOUNCE_RATE.sql})::BIGINT"
+    # Whole seconds.
+    VISIT_DURATION = "visit_duration", f"round({Ratio.VISIT_DURATION_MS.sql} / 1000)::BIGINT"
+    TIME_ON_PAGE = "time_on_page", f"round({Ratio.TIME_ON_PAGE_MS.sql} / 1000)::BIGINT"
+    # Percent.
+    SCROLL_DEPTH = "scroll_depth", f"round({Ratio.SCROLL_DEPTH.sql})::BIGINT"
+    EXIT_RATE = "exit_rate", f"round(100 * {Ratio.EXIT_RATE.sql}, 1)"
+    # A `Money` for each currency.
+    REVENUE = "revenue", "money"
+
+    def __new__(cls, name: str, sql: str) -> Metric:
+        """Make a member whose value is its name."""
+        member = object.__new__(cls)
+        member._value_ = name
+        member.sql = Sql(sql)
+        return member
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What came in, in one currency; events: how many brought it."""
+
+    currency: str
+    amount: Decimal
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A named filter whose events are conversions."""
+
+    name: str
+    keep: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    by: dimensions, the groups of the table. interval: also a row for each interval of the period.
+    goals: a group for each goal, of its conversions; its name is a column `goal`. order: (column,
+    descending), where a column is a metric's name, a dimension's `value`, "time" or "goal"; at the
+    end always by time and the dimensions, so that pages of rows fit together.
+    """
+
+    site_id: str
+    period: Period
+    metrics: tuple[Metric, ...]
+    by: tuple[By, ...] = ()
+    interval: Interval | None = None
+    keep: Filter | None = None
+    goals: tuple[Goal, ...] = ()
+    order: tuple[tuple[str, bool], ...] = ()
+    limit: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One group: its bucket, its goal, the value of each dimension, and each metric's number."""
+
+    bucket: Bucket | None
+    goal: str | None
+    values: tuple[str | None, ...]
+    metrics: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows asked for, how many there are in all, and every bucket of the period."""
+
+    rows: list[Row]
+    total_rows: int
+    buckets: list[Bucket]
+
+
+def ask(session: Session, answers: Answers, question: Question) -> Table:
+    """Answer a question; groups without events have no row."""
+    cut = buckets(question.period, question.interval)
+    pieces = slices(cut)
+    tables = []
+    for goal in question.goals or (None,):
+        keep = question.keep if goal is None else _both(question.keep, goal.keep)
+        sums = answers.sums(session, Grouping(question.site_id, question.by, keep), pieces)
+        name = pa.scalar(None if goal is None else goal.name, pa.string())
+        tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
+    taken = session.take(pa.concat_tables(tables))
+    return _rows(session, question, taken, cut)
+
+
+def _both(keep: Filter | None, goal: Filter) -> Filter:
+    return goal if keep is None else AllOf((keep, goal))
+
+
+def _rows(session: Session, question: Question, sums: Sql, cut: list[Bucket]) -> Table:
+    keys = ["bucket", "goal", *(str(each.column) for each in question.by)]
+    same = " AND ".join(f"sums.{key} IS NOT DISTINCT FROM paid.{key}" for key in keys)
+    chosen = ", ".join(f"{each.sql} AS metric_{n}" for n, each in enumerate(question.metrics))
+    limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
+    found = session.rows(
+        Sql(f"""
+        SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen}, count(*) OVER () AS total_rows
+        FROM (FROM {sums} WHERE currency IS NULL) sums
+        LEFT JOIN (
+            SELECT {", ".join(keys)}, list(
+                {{'currency': currency, 'amount': revenue_amount, 'events': revenue_events}}
+                ORDER BY currency
+            ) AS money
+            FROM {sums} WHERE currency IS NOT NULL GROUP BY ALL
+        ) paid ON {same}
+        ORDER BY {_order(question, keys)} {limit} OFFSET {int(question.offset)}""")
+    )
+    rows = [
+        Row(
+            cut[row[0]] if question.interval else None,
+            row[1],
+            row[2 : len(keys)],
+            tuple(
+                _money(value) if metric is Metric.REVENUE else value
+                for metric, value in zip(question.metrics, row[len(keys) :], strict=False)
+            ),
+        )
+        for row in found
+    ]
+    return Table(rows, found[0][-1] if found else 0, cut if question.interval else [])
+
+
+def _order(question: Question, keys: list[str]) -> str:
+    """Return what rows are ordered by, always to the last key; raise InvalidInput."""
+    names = {each.value: f"metric_{n}" for n, each in enumerate(question.metrics)}
+    names |= {each.value: f"sums.{each.column}" for each in question.by}
+    names |= {"time": "sums.bucket", "goal": "sums.goal"}
+    asked = []
+    for name, descending in question.order:
+        if name not in names:
+            raise InvalidInput(
+                f"{name!r} is neither a metric nor a dimension of the question.", field="order_by"
+            )
+        asked.append(f"{names[name]} {'DESC' if descending else 'ASC'} NULLS LAST")
+    return ", ".join([*asked, *(f"sums.{key} NULLS FIRST" for key in keys)])
+
+
+def _money(value: list[dict[str, Any]] | None) -> tuple[Money, ...]:
+    return tuple(Money(each["currency"], each["amount"], each["events"]) for each in value or ())
