@@ -32,8 +32,11 @@ from mallard.jobs.flush import Flusher
 from mallard.jobs.reclassify import Reclassification
 from mallard.jobs.requests import answers
 from mallard.jobs.schedule import Job, Schedule
+from mallard.query.answers import Answers
+from mallard.query.engine import Engine
 from mallard.query.events import read_newest
 from mallard.query.shell_script import ShellScript
+from mallard.query.tail import Tail
 from mallard.store.local import DATABASE, LocalStore
 from mallard.telemetry import Telemetry
 
@@ -118,6 +121,8 @@ class Server:
             self.telemetry,
         )
         self._build_maintenance(Hindsight(bots, referrers))
+        self.engine = Engine(config.query, self.data)
+        self.answers = Answers(self.store, Tail(self.buffer), config.query.cache_bytes)
         self._log_notes: list[str] = []
         self._measure()
 
@@ -176,6 +181,7 @@ class Server:
     def stop(self) -> None:
         """Settle what was accepted, flush it, and let the folder go."""
         self.control.stop()
+        self.engine.close()
         self.maintenance.stop(self._interrupt_maintenance)
         self.schedule.stop()
         self.buffer.close()
