@@ -8,7 +8,7 @@ import pytest
 
 from mallard.cli.main import main
 
-HEAVY = ("duckdb", "pyarrow", "starlette", "uvicorn", "ua_parser", "rich")
+HEAVY = ("duckdb", "pyarrow", "starlette", "uvicorn", "ua_parser", "rich", "sqlalchemy")
 
 
 def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
