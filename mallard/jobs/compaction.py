@@ -82,8 +82,8 @@ class Compactor:
     def _try(self, work: Merge | Settle) -> None:
         try:
             problem = self._do(work)
-        # RuntimeError is how DuckDB says that it was interrupted.
-        except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError) as error:
+        # RuntimeError is how DuckDB says that it was interrupted; OSError, what stops a stream.
+        except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError, OSError) as error:
             if self._stopping:
                 return
             self._telemetry.failures["compaction"] += 1
