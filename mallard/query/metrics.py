@@ -190,7 +190,7 @@ def _meets(dimensions: Sequence[By], end: int) -> Sql:
         return Sql("NULL::BOOLEAN")
     dimensions = [each for each in dimensions if not isinstance(each, TimeSlice)]
     same = [f"{_ENDS[each][end]} IS NOT DISTINCT FROM {each.column}" for each in dimensions]
-    return Sql(" AND ".join(["visited.pageviews > 0", *same]))
+    return Sql(" AND ".join(["counts", "visited.pageviews > 0", *same]))
 
 
 def _never(dimensions: Sequence[By]) -> Sql:

@@ -210,3 +210,16 @@ def test_every_tier_says_what_plain_python_says(
 
 def _agree(room: Room, by: tuple[By, ...], keep: Filter | None, pieces: list[Slice]) -> None:
     assert room.sums(pieces, by, keep) == oracle_answers.sums(room.events, SITE, by, keep, pieces)
+
+
+def test_a_visit_that_only_reports_engagement_in_a_slice_did_not_enter_in_it(room: Room) -> None:
+    hour_us = 3_600_000_000
+    report = make_event(
+        event_type="engagement", event_name="engagement", timestamp=NOON_US + hour_us
+    )
+    room.hold([make_event(country_code="DE"), report._replace(country_code="DE")])
+    period = Period.of_days(utc_date(NOON_US), utc_date(NOON_US), UTC)
+    pieces = slices(buckets(period, Interval.HOUR))
+    found = room.sums(pieces, (Dimension.COUNTRY,))
+    assert {group[0]: numbers["entries"] for group, numbers in found.items()} == {12: 1, 13: 0}
+    _agree(room, (Dimension.COUNTRY,), None, pieces)
