@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallard.buffer.buffer import Buffer
+from mallard.clock import utc_date
 from mallard.config import QueryConfig
 from mallard.event import Event, Frame
 from mallard.query.answers import Answers, Grouping
@@ -24,7 +25,7 @@ from mallard.query.metrics import Quantity
 from mallard.query.period import Interval, Period, Slice, buckets, slices
 from mallard.query.tail import Tail
 from tests import oracle_answers
-from tests.factories import NOON_US
+from tests.factories import NOON_US, make_event
 from tests.oracle import Stored as One
 from tests.oracle import store as positioned
 from tests.stored import Stored
