@@ -116,7 +116,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
         if not path.is_file():
             continue
         yield name, path.read_bytes()
-        if path.suffix == ".parquet":
+        if path.suffix == ".parquet" and path.parent.name != "quarantine":
             with pq.ParquetFile(path) as file:
                 yield name, repr(file.read(use_threads=False).to_pylist()).encode()
         elif path.suffix == ".db":

@@ -15,7 +15,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mallard.jobs.rewriting import (
     count,
     discreet,
     holders,
+    outdated,
     unfinished,
 )
 from mallard.query.rules import Definition, check_expressions, commute, read
@@ -116,12 +117,18 @@ class Erasure:
                 tuple((site, date, events) for (site, date), events in preview.counts.items()),
             )
             rule = Rule(
-                secrets.token_hex(6),
-                now,
-                watermark,
-                rule_text(definition, terms),
-                frozenset(preview.counts) | frozenset(preview.kept),
+                secrets.token_hex(6), now, watermark, rule_text(definition, terms), frozenset()
             )
+            # What is damaged may come back, and then hold what is meant.
+            damaged = [
+                part for part, _ in self._store.snapshot().quarantined if could_hold(part, rule)
+            ]
+            days = {
+                *preview.counts,
+                *preview.kept,
+                *(day for each in damaged for day in _days(each)),
+            }
+            rule = replace(rule, affected=frozenset(days))
             self._store.swap(Change("rule", rules_added=(rule,), detail={"rule": rule.rule_id}))
         return rule.rule_id
 
@@ -256,6 +263,10 @@ class Erasure:
 
     def _kept_left(self, rule: Rule) -> str:
         """Let go of the bytes that are still kept of removed files and hold what the rule drops."""
+        if stale := outdated(self._store.snapshot(), rule):
+            self._store.swap(
+                Change("rollup", removed=tuple({each.location: each for each in stale}.values()))
+            )
         with self._connect() as connection:
             kept = self._kept(connection, rule)
         if not kept:

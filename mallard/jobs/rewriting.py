@@ -19,6 +19,7 @@ from mallard.jobs.day_files import write_days, write_merged
 from mallard.query.events import rows_of
 from mallard.query.rules import affected, apply, read
 from mallard.query.sql import Sql, literal
+from mallard.query.stored import columns
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Rule, SiteDay, Snapshot
 from mallard.store.store import Store
@@ -27,7 +28,7 @@ REASON = "erasure"
 # In one query: what it costs to plan, and how many files are open at once.
 FILES_AT_ONCE = 500
 
-_COLUMNS = ", ".join(ARROW_SCHEMA.names)
+_COLUMNS = columns(ARROW_SCHEMA.names)
 
 
 @contextlib.contextmanager
@@ -48,16 +49,38 @@ def could_hold(part: Part, rule: Rule) -> bool:
 def count(
     connection: duckdb.DuckDBPyConnection, store: Store, snapshot: Snapshot, rule: Rule
 ) -> Counter[SiteDay]:
-    """Return how many events a rule would drop or change, beside the rules that are active."""
+    """Return how many events a rule would drop or change, beside the rules that are active.
+
+    A damaged part is set aside, and not counted.
+    """
     counts: Counter[SiteDay] = Counter()
     parts = [part for part in snapshot.parts if could_hold(part, rule)]
-    for some in _some([store.source(part) for part in parts]):
-        found = affected(apply(rows_of(some), snapshot.rules), rule)
-        for site_id, date, events in connection.execute(
-            f"SELECT site_id, timestamp::DATE::VARCHAR, count(*) FROM ({found}) GROUP BY ALL"
-        ).fetchall():
+    for start in range(0, len(parts), FILES_AT_ONCE):
+        some = parts[start : start + FILES_AT_ONCE]
+        try:
+            found = _counted(connection, store, some, snapshot.rules, rule)
+        except duckdb.Error:
+            whole = [part for part in some if _is_whole(store, [part])]
+            found = _counted(connection, store, whole, snapshot.rules, rule)
+        for site_id, date, events in found:
             counts[site_id, date] += events
     return counts
+
+
+def _counted(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    parts: Sequence[Part],
+    active: Sequence[Rule],
+    rule: Rule,
+) -> list[tuple[str, str, int]]:
+    if not parts:
+        return []
+    found = affected(apply(rows_of([store.source(part) for part in parts]), active), rule)
+    rows: list[tuple[str, str, int]] = connection.execute(
+        f"SELECT site_id, timestamp::DATE::VARCHAR, count(*) FROM ({found}) GROUP BY ALL"
+    ).fetchall()
+    return rows
 
 
 def holders(connection: duckdb.DuckDBPyConnection, sources: Sequence[str], rule: Rule) -> set[str]:
@@ -126,6 +149,17 @@ def changes(
             sums = store.snapshot().rollups.get((site_id, date[:7]))
             stale = (sums,) if sums and date in sums.sources else ()
             yield _change(rules, parts, added, stale)
+
+
+def outdated(snapshot: Snapshot, rule: Rule) -> tuple[Derived, ...]:
+    """Return the files of sums that were made of a rule's site-days and are of no use any more."""
+    return tuple(
+        file
+        for file in snapshot.rollups.values()
+        for date, version in file.sources.items()
+        if (file.site_id, date) in rule.affected
+        and ((day := snapshot.days.get((file.site_id, date))) is None or day.version != version)
+    )
 
 
 def _of_part(
