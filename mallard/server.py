@@ -31,6 +31,7 @@ from mallard.jobs.expiry import Expiry
 from mallard.jobs.flush import Flusher
 from mallard.jobs.reclassify import Reclassification
 from mallard.jobs.requests import answers
+from mallard.jobs.rollup import Rollups
 from mallard.jobs.schedule import Job, Schedule
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine
@@ -44,6 +45,7 @@ from mallard.telemetry import Telemetry
 SALT_PERIOD_SECONDS = 30.0
 GEO_PERIOD_SECONDS = 60.0
 COMPACTION_PERIOD_SECONDS = 10.0
+ROLLUP_PERIOD_SECONDS = 60.0
 SWEEP_PERIOD_SECONDS = 10.0
 EXPIRY_PERIOD_SECONDS = 900.0
 ERASURE_PERIOD_SECONDS = 1.0  # it costs nothing while no rule is active
@@ -132,6 +134,9 @@ class Server:
         self.compactor = Compactor(
             config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
         )
+        self.rollups = Rollups(
+            config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
+        )
         self._build_erasure(judge)
         self.expiry = Expiry(config.retention, self.store, clock)
         # A thread of its own: its jobs take long, and salts have to go when their time has come.
@@ -140,6 +145,7 @@ class Server:
                 Job("compaction", COMPACTION_PERIOD_SECONDS, self.compactor.run),
                 Job("erasure", ERASURE_PERIOD_SECONDS, self.erasure.run),
                 Job("expiry", EXPIRY_PERIOD_SECONDS, self.expiry.run),
+                Job("rollup", ROLLUP_PERIOD_SECONDS, self._roll_up),
                 Job("sweep", SWEEP_PERIOD_SECONDS, self._sweep),
             ],
             clock,
@@ -209,7 +215,8 @@ class Server:
             f"{part.location} {reason}; its {part.rows} events are missing from answers"
             for part, reason in self.store.snapshot().quarantined
         ]
-        return Health(checks, notes + self._log_notes + self.compactor.problems)
+        problems = self.compactor.problems + self.rollups.problems
+        return Health(checks, notes + self._log_notes + problems)
 
     def _room_bytes(self) -> int:
         """What may be written without taking what a flush needs."""
@@ -218,6 +225,10 @@ class Server:
     def _interrupt_maintenance(self) -> None:
         self.compactor.interrupt()
         self.erasure.interrupt()
+        self.rollups.interrupt()
+
+    def _roll_up(self) -> None:
+        self.rollups.run()
 
     def _sweep(self) -> None:
         self.store.sweep()

@@ -108,6 +108,19 @@ def retention(config: Path | None, data: str | None) -> None:
 
 
 @mallard.command()
+@_CONFIG
+@click.option("--data", metavar="DIR", help="The data folder [default: data].")
+def rebuild(config: Path | None, data: str | None) -> None:
+    """Make all visits and sums again from the stored events.
+
+    Stop the server first. Answers are the same before and after; they are slower until it is done.
+    """
+    from mallard.cli import rebuild as command
+
+    sys.exit(command.rebuild(config, data))
+
+
+@mallard.command()
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -143,6 +143,15 @@ class Rollups:
                 live += self._try(snapshot, works)
         return live
 
+    def rebuild(self) -> list[Derived]:
+        """Drop all visits and sums and make them anew; return what was made.
+
+        What fails, `run` makes later. Raises StorageError when they could not be dropped.
+        """
+        if old := tuple(self._store.snapshot().derived):
+            self._store.swap(Change("rebuild", removed=old))
+        return self.run()
+
     def _groups(self, snapshot: Snapshot, due: Iterable[Work]) -> Iterator[list[Work]]:
         """Divide what is due into what is made at once and goes live at once."""
         group: list[Work] = []

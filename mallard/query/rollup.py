@@ -6,10 +6,6 @@ a value may have several of them, and one without.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from datetime import date, timedelta
-
 import duckdb
 import pyarrow as pa
 
@@ -17,7 +13,6 @@ from mallard.query.dimensions import EVENT_DIMENSIONS, VISIT_DIMENSIONS, Dimensi
 from mallard.query.metrics import SUMS, Quantity, shares
 from mallard.query.sql import Sql, literal
 from mallard.store.part import Derived
-from mallard.store.snapshot import Snapshot
 
 ROLLUP_VERSION = 1
 ROLLUP_SCHEMA = pa.schema(
@@ -33,45 +28,6 @@ ROLLUP_SCHEMA = pa.schema(
 )
 # How a file's rows lie: a query of one dimension and some dates reads few row groups.
 ROLLUP_ORDER = Sql("dimension, date, value NULLS FIRST, currency NULLS FIRST")
-
-
-@dataclass(frozen=True, slots=True)
-class Current:
-    """What of a site's dates is summed up. files: each with the dates (ISO) for which its rows are
-    true, and no others may be read. others: the dates that have events and have to be computed.
-    """
-
-    files: tuple[tuple[Derived, tuple[str, ...]], ...]
-    others: tuple[str, ...]
-
-
-def current(
-    snapshot: Snapshot, site_id: str, first: str, last: str, unflushed: Collection[str] = ()
-) -> Current:
-    """Return what can be read instead of a site's events of first to last, both dates inclusive.
-
-    unflushed: dates with events of the site that are past the snapshot's watermark.
-    """
-    recent = {part.date for part in snapshot.recent if site_id in part.sites} | set(unflushed)
-    of_months: dict[str, list[str]] = {}
-    others: list[str] = []
-    for iso in _dates(first, last):
-        day = snapshot.days.get((site_id, iso))
-        file = snapshot.rollups.get((site_id, iso[:7]))
-        true = day is not None and file is not None and is_true(file, iso, day.version)
-        if true and iso not in recent and snapshot.is_settled(site_id, iso):
-            of_months.setdefault(iso[:7], []).append(iso)
-        elif day is not None or iso in recent:
-            others.append(iso)
-    files = [(snapshot.rollups[site_id, month], tuple(dates)) for month, dates in of_months.items()]
-    return Current(tuple(files), tuple(others))
-
-
-def _dates(first: str, last: str) -> Iterator[str]:
-    day, end = date.fromisoformat(first), date.fromisoformat(last)
-    while day <= end:
-        yield day.isoformat()
-        day += timedelta(days=1)
 
 
 def is_true(file: Derived, day: str, version: str) -> bool:

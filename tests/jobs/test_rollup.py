@@ -21,10 +21,12 @@ from mallard.jobs.compaction import Compactor
 from mallard.jobs.rollup import RETRY_SECONDS, Rollups, Work, plan
 from mallard.query.dimensions import Dimension
 from mallard.query.metrics import Quantity
-from mallard.query.rollup import ROLLUP_SCHEMA, Current, current
+from mallard.query.rollup import ROLLUP_SCHEMA, is_true
 from mallard.store.part import Derived
 from mallard.store.snapshot import Change, Rule, Snapshot
 from mallard.telemetry import Telemetry
+from tests.every_step import assert_is_sound, at_every_step
+from tests.factories import NOON_US
 from tests.faults import Crash, Fault, FaultyFiles
 from tests.sql import ask
 from tests.stored import A, B, SettableClock, Stored, date
@@ -32,6 +34,10 @@ from tests.stored import A, B, SettableClock, Stored, date
 MAY = "2024-05"
 # Of the faults at every step, those that leave the most different folders behind.
 OFTEN = {Fault.EIO, Fault.CRASH_AFTER, Fault.POWER_LOSS}
+FAULTS = [
+    pytest.param(fault, marks=() if fault in OFTEN else pytest.mark.long, id=fault.name)
+    for fault in Fault
+]
 
 
 class RunningClock(SettableClock):
@@ -69,14 +75,23 @@ class Room:
         store, telemetry = self.stored.store, Telemetry()
         Compactor(StoreConfig(), store, self.stored.data, lambda: 1 << 40, clock, telemetry).run()
 
-    def views(self, found: Current) -> dict[str, int]:
-        """The pageviews of each date that the sums tell."""
-        views: dict[str, int] = {}
-        for file, dates in found.files:
-            for row in read(self, file):
-                if row["dimension"] == "total" and str(row["date"]) in dates:
-                    assert str(row["date"]) not in views
-                    views[str(row["date"])] = row["pageviews"]
+    def views(self) -> dict[str, int | None]:
+        """The pageviews that sums tell of the site's days; None where they tell nothing true."""
+        views: dict[str, int | None] = {}
+        for (site_id, day), stored in self.snapshot.days.items():
+            file = self.snapshot.rollups.get((site_id, day[:7]))
+            settled = self.snapshot.is_settled(site_id, day)
+            if site_id == A:
+                true = file and settled and is_true(file, day, stored.version)
+                views[day] = self._total(file, day) if file and true else None
+        return views
+
+    def _total(self, file: Derived, day: str) -> int:
+        (views,) = [
+            int(row["pageviews"])
+            for row in read(self, file)
+            if row["dimension"] == "total" and str(row["date"]) == day
+        ]
         return views
 
 
@@ -87,16 +102,11 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made.stored.close()
 
 
-def sums_of(room: Room, first: int = 0, last: int = 40, site_id: str = A) -> Current:
-    return current(room.snapshot, site_id, date(first), date(last))
-
-
 def test_a_settled_day_is_summed_up_once_and_read_instead_of_its_events(room: Room) -> None:
     room.settle(0, 1)
-    assert sums_of(room) == Current((), (date(0), date(1)))
+    assert room.views() == {date(0): None, date(1): None}
     (file,) = room.job.run()
-    assert sums_of(room) == Current(((file, (date(0), date(1))),), ())
-    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1}
+    assert room.views() == {date(0): 1, date(1): 1}
     assert room.job.run() == []
     assert room.snapshot.rollups == {(A, MAY): file}
 
@@ -108,7 +118,7 @@ def test_a_month_has_one_file_and_a_new_day_goes_into_it_with_the_old_ones(room:
     room.job.run()
     assert set(room.snapshot.rollups) == {(A, MAY), (A, "2024-06")}
     assert list(room.snapshot.rollups[A, MAY].sources) == [date(0), date(1)]
-    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1, date(31): 1}
+    assert room.views() == {date(0): 1, date(1): 1, date(31): 1}
 
 
 def test_a_late_event_takes_its_day_out_of_use_until_the_day_is_settled_and_summed_up_again(
@@ -117,23 +127,34 @@ def test_a_late_event_takes_its_day_out_of_use_until_the_day_is_settled_and_summ
     room.settle(0, 1)
     room.job.run()
     room.stored.flush(0, A, A)
-    assert sums_of(room).others == (date(0),)
+    assert room.views() == {date(0): None, date(1): 1}
     assert room.job.run() == []  # it is not settled
     room.compact()
-    assert sums_of(room).others == (date(0),)
+    assert room.views() == {date(0): None, date(1): 1}
     room.job.run()
-    assert sums_of(room).others == ()
-    assert room.views(sums_of(room)) == {date(0): 3, date(1): 1}
+    assert room.views() == {date(0): 3, date(1): 1}
 
 
-def test_dates_with_unflushed_events_and_those_out_of_range_are_not_read(room: Room) -> None:
-    room.settle(0, 1, 2, sites=(A, B))
+def test_site_months_are_made_together_and_each_has_its_own_file(room: Room) -> None:
+    room.settle(0, 1, sites=(A, B, A))
     room.job.run()
-    file = room.snapshot.rollups[A, MAY]
-    found = current(room.snapshot, A, date(1), date(2), unflushed=[date(2), date(3)])
-    assert found == Current(((file, (date(1),)),), (date(2),))
-    empty = current(room.snapshot, A, date(5), date(9), unflushed=[date(9)])
-    assert empty == Current((), (date(9),))
+    assert set(room.snapshot.rollups) == {(A, MAY), (B, MAY)}
+    for (site_id, _), file in room.snapshot.rollups.items():
+        rows = [row for row in read(room, file) if row["dimension"] == "total"]
+        assert {row["site_id"] for row in rows} == {site_id}
+        assert [row["pageviews"] for row in rows] == ([2, 2] if site_id == A else [1, 1])
+
+
+def test_a_large_day_is_counted_in_slices_with_the_same_result(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.settle(0, 1, sites=(A,) * 9)
+    (whole,) = room.job.run()
+    rows = read(room, whole)
+    room.stored.store.swap(Change("check", removed=(whole,)))
+    monkeypatch.setattr("mallard.jobs.rollup.ROWS_AT_ONCE", 4)
+    (sliced,) = room.job.run()
+    assert read(room, sliced) == rows
 
 
 def test_a_day_that_a_rule_changes_is_neither_summed_up_nor_read(room: Room) -> None:
@@ -141,7 +162,7 @@ def test_a_day_that_a_rule_changes_is_neither_summed_up_nor_read(room: Room) -> 
     room.job.run()
     rule = Rule("r1", 1, 10, "{}", frozenset({(A, date(0))}))
     room.stored.store.swap(Change("rule", rules_added=(rule,)))
-    assert sums_of(room).others == (date(0),)
+    assert room.views() == {date(0): None, date(1): 1}
     assert room.job.run() == []
 
 
@@ -150,7 +171,7 @@ def test_sums_of_an_older_format_are_made_anew(room: Room) -> None:
     (file,) = room.job.run()
     old = dataclasses.replace(file, format=0)
     snapshot = dataclasses.replace(room.snapshot, rollups={(A, MAY): old})
-    assert current(snapshot, A, date(0), date(0)).files == ()
+    assert not is_true(old, date(0), room.snapshot.days[A, date(0)].version)
     assert plan(snapshot) == [Work(A, MAY, visits=(), made=(date(0),), kept=())]
 
 
@@ -216,7 +237,7 @@ def test_old_sums_that_cannot_be_read_are_made_anew_after_a_while(room: Room) ->
     room.clock.pass_by(RETRY_SECONDS)
     room.job.run()
     assert room.job.problems == []
-    assert room.views(sums_of(room)) == {date(0): 1, date(1): 1}
+    assert room.views() == {date(0): 1, date(1): 1}
 
 
 def test_without_room_on_the_disk_nothing_is_written_and_the_reason_is_told(room: Room) -> None:
@@ -239,6 +260,45 @@ def test_an_interrupted_run_leaves_nothing_behind(room: Room) -> None:
 
 
 # --- every disk step ---
+
+
+@pytest.fixture
+def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Statements cost time and no disk step.
+    monkeypatch.setattr("mallard.query.rollup.VISIT_DIMENSIONS", (Dimension.TOTAL,))
+    monkeypatch.setattr("mallard.query.rollup.EVENT_DIMENSIONS", (Dimension.PAGE,))
+
+
+def build_sums(stored: Stored) -> None:
+    stored.flush(0, A, A, B)
+    stored.flush(31, A)
+    clock = SettableClock(NOON_US + 400 * DAY_US)
+    config, data = StoreConfig(), stored.data
+    Compactor(config, stored.store, data, lambda: 1 << 40, clock, Telemetry()).run()
+    job_over(stored).run()
+
+
+def job_over(stored: Stored) -> Rollups:
+    store, clock = stored.store, stored.clock
+    return Rollups(StoreConfig(), store, stored.data, lambda: 1 << 40, clock, Telemetry())
+
+
+@pytest.mark.usefixtures("few_dimensions")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_step_of_a_rebuild_fails_no_event_is_touched_and_the_job_makes_the_rest(
+    fault: Fault, tmp_path: Path
+) -> None:
+    def rebuild(stored: Stored) -> None:
+        job_over(stored).rebuild()
+        stored.store.sweep(hurry=True)
+
+    for after in at_every_step(tmp_path, fault, build_sums, rebuild, day=400):
+        assert_is_sound(after, 4)
+        room = Room(after.data)
+        room.job.run()
+        assert room.views() == {date(0): 2, date(31): 1}, after.where
+        assert all(day.sessions for day in room.snapshot.days.values()), after.where
+        room.stored.close()
 
 
 def roll_up(data: Path, files: FaultyFiles) -> int:
@@ -269,21 +329,8 @@ def prepare(data: Path) -> dict[str, int]:
     return {date(0): 3, date(1): 1, date(2): 1, date(31): 1}
 
 
-@pytest.fixture
-def few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Statements cost time and no disk step.
-    monkeypatch.setattr("mallard.query.rollup.VISIT_DIMENSIONS", (Dimension.TOTAL,))
-    monkeypatch.setattr("mallard.query.rollup.EVENT_DIMENSIONS", (Dimension.PAGE,))
-
-
 @pytest.mark.usefixtures("few_dimensions")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, marks=() if fault in OFTEN else pytest.mark.long, id=fault.name)
-        for fault in Fault
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_step_fails_sums_are_true_or_not_read(fault: Fault, tmp_path: Path) -> None:
     before, data = tmp_path / "before", tmp_path / "data"
     truth = prepare(before)
@@ -298,13 +345,10 @@ def test_whatever_step_fails_sums_are_true_or_not_read(fault: Fault, tmp_path: P
         roll_up(data, faulty)
         where = f"{fault.name} at step {step}, {faulty.step_name}"
         room = Room(data)
-        found = sums_of(room)
-        # Before or after, never between: what is read is true, and every other day is computed.
-        told = room.views(found)
-        assert told.items() <= truth.items(), where
-        assert sorted((*told, *found.others)) == sorted(truth), where
+        # Before or after, never between: what is told is true, or nothing is.
+        assert {day: views or truth[day] for day, views in room.views().items()} == truth, where
         room.job.run()
-        assert sums_of(room).others == () and room.views(sums_of(room)) == truth, where
+        assert room.views() == truth, where
         room.stored.store.sweep(hurry=True)
         live = {file.location for file in room.snapshot.derived}
         assert len(live) == 6, where  # visits of four days, sums of two months
