@@ -11,11 +11,14 @@ import fcntl
 import itertools
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from mallard.errors import StorageError
 
 TEMPORARY_SUFFIX = ".tmp"
+# Of a file in memory at a time.
+CHUNK_BYTES = 1024 * 1024
 
 
 class Files:
@@ -26,9 +29,9 @@ class Files:
 
         Their names survive a power loss: what is synced inside them is worth nothing without.
         """
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in missing:
+        missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+        for folder in reversed(missing):  # mkdir would give its parents another mode
+            folder.mkdir(mode=0o700, exist_ok=True)
             self.sync_folder(folder.parent)
 
     def names(self, folder: Path) -> list[str]:
@@ -55,6 +58,12 @@ class Files:
     def read(self, path: Path) -> bytes:
         """Return a file's whole content."""
         return path.read_bytes()
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        """Yield a file's content piece by piece; opening it is the step."""
+        with path.open("rb") as file:
+            while content := file.read(CHUNK_BYTES):
+                yield content
 
     def size(self, path: Path) -> int:
         """Return a file's size in bytes."""

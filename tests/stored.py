@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 
 from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
 from mallard.clock import Clock, utc_date
@@ -21,8 +22,18 @@ from mallard.store.local import LocalStore
 from mallard.store.snapshot import Change, Snapshot
 from mallard.telemetry import Telemetry
 from tests.factories import NOON_US, make_event
+from tests.faults import Fault
 from tests.sql import ask
 
+# Some come down to others at each disk step of the same work; they are for the long run.
+FAULTS = [
+    pytest.param(
+        fault,
+        id=fault.name,
+        marks=[pytest.mark.long] if fault in {Fault.EIO, Fault.ENOSPC, Fault.CRASH_AFTER} else [],
+    )
+    for fault in Fault
+]
 A, B, C = "a.example", "b.example", "c.example"
 
 

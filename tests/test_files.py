@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mallard.errors import StorageError
-from mallard.files import Files, FolderLock
+from mallard.files import CHUNK_BYTES, Files, FolderLock
 
 
 class Watched(Files):
@@ -96,9 +96,23 @@ def test_the_names_of_new_folders_are_synced_and_those_of_old_ones_are_left(tmp_
             synced.append(folder)
 
     Noting().make_folder(tmp_path / "data" / "wal")
-    assert synced == [tmp_path / "data", tmp_path]
+    assert synced == [tmp_path, tmp_path / "data"]
     Noting().make_folder(tmp_path / "data" / "wal")
     assert len(synced) == 2
+
+
+def test_the_parents_of_a_new_folder_are_their_owners_alone_too(tmp_path: Path) -> None:
+    Files().make_folder(tmp_path / "one" / "two" / "three")
+    for folder in ("one", "one/two", "one/two/three"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700
+
+
+def test_a_file_is_read_piece_by_piece(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (CHUNK_BYTES + 1))
+    assert [len(piece) for piece in Files().chunks(path)] == [CHUNK_BYTES, 1]
+    with pytest.raises(FileNotFoundError):
+        list(Files().chunks(tmp_path / "none"))
 
 
 def test_a_missing_folder_has_no_names_and_a_missing_file_is_removed_already(

@@ -84,14 +84,48 @@ def shell(data: Path, sql: str | None, form: str) -> None:
 
 @mallard.command()
 @_DATA
-def verify(data: Path) -> None:
+@click.option("--deep", is_flag=True, help="Make all visits and sums again and compare.")
+def verify(data: Path, deep: bool) -> None:
     """Check every stored byte against the manifest.
 
     The server may run meanwhile. Exits with 1 when something is damaged or missing.
     """
     from mallard.cli import verify as command
 
-    sys.exit(command.verify(data))
+    sys.exit(command.verify(data, deep=deep))
+
+
+@mallard.command()
+@click.argument("target", type=click.Path(path_type=Path), metavar="DEST")
+@_DATA
+@click.option(
+    "--with-secret",
+    is_flag=True,
+    help="Copy also the secret that visitor ids are keyed by; keep such a backup as one.",
+)
+def backup(target: Path, data: Path, with_secret: bool) -> None:
+    """Copy everything stored to DEST, or what is new there.
+
+    The server may run meanwhile. DEST is a data folder itself, of plain files; salts are never in
+    it. Exits with 1 when something was damaged; all else was copied.
+    """
+    from mallard.cli import backup as command
+
+    sys.exit(command.backup(data, target, with_secret=with_secret))
+
+
+@mallard.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@_DATA
+def restore(source: Path, data: Path) -> None:
+    """Make a data folder of a backup.
+
+    The folder must be empty or not there. Exits with 1 when something was damaged; all else was
+    restored.
+    """
+    from mallard.cli import backup as command
+
+    sys.exit(command.restore(source, data))
 
 
 @mallard.command()

@@ -11,19 +11,30 @@ from mallard.files import Files
 from mallard.jobs import verify as jobs
 
 
-def verify(data: Path) -> int:
+def verify(data: Path, *, deep: bool = False) -> int:
     """Print what was looked at and what is wrong; return the exit code, 1 when anything is.
+
+    deep: make all visits and sums again and compare them.
 
     Raises StorageError when the folder is no data folder.
     """
     give_way()
     console = Console(highlight=False, soft_wrap=True)
-    with console.status(f"Reading {data} ..."):
-        findings = jobs.verify(data, Files())
+    with console.status(f"Reading {data} ...") as status:
+
+        def told(done: int, whole: int) -> None:
+            status.update(f"Reading {data} ... {done * 100 // max(1, whole)} %")
+
+        findings = jobs.verify(data, Files(), days=None if deep else jobs.SAMPLED_DAYS, told=told)
     console.print(
         f"{findings.part_rows:,} events in {findings.parts:,} parts ({findings.part_bytes:,} bytes)"
         f" and {findings.log_events:,} in the log."
     )
+    if findings.derived:
+        console.print(
+            f"{findings.derived:,} files of visits and sums ({findings.derived_bytes:,} bytes); "
+            f"of {findings.days:,} site-days they were made again."
+        )
     for note in findings.notes:
         console.print(f"note: {note}", markup=False)
     for problem in findings.problems:

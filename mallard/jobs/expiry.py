@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from mallard.clock import Clock, utc_date
 from mallard.config import RetentionConfig
 from mallard.errors import StorageError
+from mallard.event import ARROW_SCHEMA
 from mallard.query.events import rows_of
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Retired, SiteDay, Snapshot
@@ -229,7 +230,7 @@ def _batches(source: str) -> Iterator[pa.Table]:
     """Yield a part's rows, some at a time, in their order."""
     with _connect() as connection:
         for batch in connection.sql(rows_of([source])).to_arrow_reader(BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+            yield pa.Table.from_batches([batch]).cast(ARROW_SCHEMA)
 
 
 def _connect() -> duckdb.DuckDBPyConnection:

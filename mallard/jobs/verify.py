@@ -1,103 +1,257 @@
-"""Checks a data folder against its manifest: every file's bytes, every row, every log frame."""
+"""Checks a data folder against its manifest: every file's bytes, every row, every log frame.
+
+It reads files piece by piece, so that their size does not bound the memory it takes, and changes
+nothing. A server may run meanwhile: what vanishes because it was compacted is looked for again in a
+newer manifest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import duckdb
 
 from mallard.buffer.wal import LogReport, read_log
+from mallard.errors import StorageError
 from mallard.files import Files
-from mallard.store.folder import EMPTY
+from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
+from mallard.store import partition
+from mallard.store.folder import Folder
 from mallard.store.local import LocalReader
-from mallard.store.part import Part
-from mallard.store.partition import RECENT
-from mallard.store.snapshot import Snapshot
+from mallard.store.manifest import Version
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import SiteDay, Snapshot
+
+# How often files may vanish, because they were compacted meanwhile, before we give up.
+TRIES = 100
+# Of how many site-days visits are told apart again, unless all are asked for.
+SAMPLED_DAYS = 8
+
+File = Part | Derived
+Told = Callable[[int, int], None]  # bytes that were read, of how many
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a check saw. problems: sentences, each with what is wrong; none when all is well."""
+    """What a check saw. problems: sentences, each with what is wrong; none when all is well.
+
+    derived: files of visits and sums. days: whose visits were told apart again.
+    """
 
     parts: int = 0
     part_rows: int = 0
     part_bytes: int = 0
+    derived: int = 0
+    derived_bytes: int = 0
+    days: int = 0
     log_events: int = 0
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def verify(data: Path, files: Files) -> Findings:
+def verify(
+    data: Path,
+    files: Files,
+    *,
+    days: int | None = SAMPLED_DAYS,
+    told: Told = lambda _, __: None,
+) -> Findings:
     """Read everything in a data folder and compare it with the manifest.
 
-    A server may run on it meanwhile. Raises StorageError when it is no data folder.
+    days: of how many compacted site-days the visits are told apart again; None: of all, and the
+    sums of all months are made again too. Raises StorageError when it is no data folder.
     """
     findings = Findings()
     with LocalReader(data, files) as store:
         watermark = store.snapshot().watermark
-        report = LogReport()
-        log_last = watermark
+        report, last = LogReport(), watermark
         for frame in read_log(data / "wal", files, watermark, report):
-            log_last = frame.last_position
-        names = files.names(data / RECENT)
-        snapshot = store.snapshot()
+            last = frame.last_position
+        # Before the manifest, or what is flushed meanwhile would seem to be in neither.
+        there = list(Folder(data, files).locations())
+        snapshot = _check_files(data, files, store, findings, told)
+        history = _history(store, snapshot)
         known = store.manifest.known()
-    _check_log(report, snapshot, log_last, findings)
+        known |= {partition.retired(each.file.location) for each in store.manifest.retired()}
+        with deeper() as connection:
+            _check_visits(store, snapshot, _sample(snapshot, days), connection, findings)
+            if days is None:
+                _check_sums(store, snapshot, connection, findings)
+    findings.log_events = max(0, last - snapshot.watermark)
+    log_problems(report, snapshot.watermark, findings.notes, findings.problems)
     for part, reason in snapshot.quarantined:
         findings.problems.append(
             f"{part.location} {reason}: its {part.rows} events are missing from every answer. "
             f"Put the file back from a backup and start the server, which takes it in again."
         )
-    for part in snapshot.parts:
-        _check_part(data, files, part, findings)
+    _count(snapshot, history, findings)
     findings.notes += [
-        f"{RECENT}/{name} is not in the manifest; the next start removes it"
-        for name in names
-        if name != EMPTY and f"{RECENT}/{name}" not in known
+        f"{location} is not in the manifest; the next start removes it"
+        for location in there
+        if location not in known and (data / location).exists()
     ]
     return findings
 
 
-def _check_log(report: LogReport, snapshot: Snapshot, last: int, findings: Findings) -> None:
-    findings.log_events = max(0, last - snapshot.watermark)
+def log_problems(report: LogReport, watermark: int, notes: list[str], problems: list[str]) -> None:
+    """Add what is wrong with a log that was read, where a store has events up to watermark."""
     if report.torn_bytes:
-        findings.notes.append(
+        notes.append(
             f"the log ends in {report.torn_bytes} bytes of a write that never finished, or has "
             "not yet; nothing in them was acknowledged"
         )
     for name, damage in report.damaged:
-        findings.problems.append(
+        problems.append(
             f"wal/{name} is damaged: {damage.length} bytes from {damage.offset} on are no frame."
         )
     for first, end in report.missing:
-        if end > snapshot.watermark:  # else a flush moved them to parts while we were reading
-            findings.problems.append(
+        if end > watermark:  # else a flush moved them to parts while we were reading
+            problems.append(
                 f"{end - first + 1} events, positions {first} to {end}, are in no log segment "
                 "and in no part."
             )
 
 
-def _check_part(data: Path, files: Files, part: Part, findings: Findings) -> None:
-    findings.parts += 1
+def _check_files(
+    data: Path, files: Files, store: LocalReader, findings: Findings, told: Told
+) -> Snapshot:
+    """Check all live files; return the snapshot they are of."""
+    checked: dict[str, str | None] = {}  # by location, what is wrong
+    for _ in range(TRIES):
+        snapshot = store.snapshot()
+        left = [file for file in snapshot.files if file.location not in checked]
+        whole, done, vanished = sum(file.size_bytes for file in left), 0, []
+        for file in left:
+            told(done, whole)
+            done += file.size_bytes
+            try:
+                checked[file.location] = _problem(data, files, file)
+            except FileNotFoundError:
+                vanished.append(file)
+        now = store.snapshot() if vanished else snapshot
+        still = {file.location for file in now.files}
+        for file in vanished:
+            if file.location in still:
+                checked[file.location] = "cannot be read (No such file or directory)."
+        if all(file.location in checked for file in now.files):
+            _tell(now, checked, findings)
+            return now
+    raise StorageError(f"{data} changes faster than it can be read; try again later.")
+
+
+def _problem(data: Path, files: Files, file: File) -> str | None:
+    """Return what is wrong with a file; raises FileNotFoundError."""
+    digest = sha256()
     try:
-        content = files.read(data / part.location)
+        for piece in files.chunks(data / file.location):
+            digest.update(piece)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        findings.problems.append(f"{part.location} cannot be read ({error.strerror}).")
-        return
-    if sha256(content).hexdigest() != part.digest:
-        findings.problems.append(
-            f"{part.location} is not the file that was written: its SHA-256 differs from the "
-            "manifest's. Restore it from a backup."
+        return f"cannot be read ({error.strerror})."
+    if digest.hexdigest() != file.digest:
+        return (
+            "is not the file that was written: its SHA-256 differs from the manifest's. "
+            "Restore it from a backup."
         )
-        return
-    # Without threads: Arrow's, begun shortly before the process ends, now and then abort it
-    # ("terminate called without an active exception"), and the exit code would be wrong.
-    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
-        positions = file.read(columns=["position"], use_threads=False)["position"]
-    if len(positions) != part.rows or sum(positions.to_pylist()) != part.position_sum:
-        findings.problems.append(f"{part.location} holds other rows than the manifest says.")
-    findings.part_rows += part.rows
-    findings.part_bytes += part.size_bytes
+    return content_problem(data / file.location, file)
+
+
+def _tell(snapshot: Snapshot, checked: dict[str, str | None], findings: Findings) -> None:
+    for part in snapshot.parts:
+        findings.parts += 1
+        if problem := checked[part.location]:
+            findings.problems.append(f"{part.location} {problem}")
+        else:
+            findings.part_rows += part.rows
+            findings.part_bytes += part.size_bytes
+    for file in snapshot.derived:
+        findings.derived += 1
+        findings.derived_bytes += file.size_bytes
+        if problem := checked[file.location]:
+            findings.problems.append(
+                f"{file.location} {problem} It can be made again: remove it and start the server."
+            )
+
+
+def _sample(snapshot: Snapshot, count: int | None) -> list[SiteDay]:
+    """Return so many site-days, evenly spread; None: all."""
+    days = sorted(snapshot.days)
+    if count is None or len(days) <= count:
+        return days
+    return [days[number * len(days) // count] for number in range(count)]
+
+
+def _check_visits(
+    store: LocalReader,
+    snapshot: Snapshot,
+    days: Sequence[SiteDay],
+    connection: duckdb.DuckDBPyConnection,
+    findings: Findings,
+) -> None:
+    for site_id, date in days:
+        day = snapshot.days[site_id, date]
+        sessions = store.source(day.sessions) if day.sessions else None
+        try:
+            wrong = visits_problem(connection, [store.source(part) for part in day.parts], sessions)
+        except duckdb.Error:
+            continue  # damaged, and told of already, or compacted meanwhile
+        findings.days += 1
+        if wrong:
+            findings.problems.append(f"{site_id} on {date}: {wrong}.")
+
+
+def _check_sums(
+    store: LocalReader,
+    snapshot: Snapshot,
+    connection: duckdb.DuckDBPyConnection,
+    findings: Findings,
+) -> None:
+    for (site_id, month), file in sorted(snapshot.rollups.items()):
+        days = {
+            date: ([store.source(part) for part in day.parts], store.source(day.sessions))
+            for date, version in file.sources.items()
+            if (day := snapshot.days.get((site_id, date)))
+            and day.version == version
+            and day.sessions
+        }
+        try:
+            wrong = days and sums_problem(
+                connection, list(days.values()), store.source(file), list(days)
+            )
+        except duckdb.Error:
+            continue  # damaged, and told of already, or made anew meanwhile
+        if wrong:
+            findings.problems.append(f"{site_id} in {month}: {wrong}.")
+
+
+def _history(store: LocalReader, snapshot: Snapshot) -> list[Version]:
+    """Return the history up to a snapshot."""
+    return [each for each in store.manifest.history() if each.version <= snapshot.version]
+
+
+def _count(snapshot: Snapshot, history: list[Version], findings: Findings) -> None:
+    """Compare the rows of all parts with the positions that were ever given.
+
+    Positions go from 1 to the watermark. Each is in one part, or went with a retention or an
+    erasure, of which the history says how many, or was lost from a damaged log.
+    """
+    parts = [*snapshot.parts, *(part for part, _ in snapshot.quarantined)]
+    watermark = snapshot.watermark
+    lost = sum(int(each.detail.get("lost_rows", 0)) for each in history)
+    rows = sum(part.rows for part in parts) + lost
+    positions = sum(part.position_sum for part in parts)
+    positions += sum(int(each.detail.get("lost_position_sum", 0)) for each in history)
+    if rows > watermark or (rows == watermark and positions != watermark * (watermark + 1) // 2):
+        findings.problems.append(
+            f"The parts hold {rows - lost} events and {lost} were removed, but positions up to "
+            f"{watermark} were given: some events are stored twice."
+        )
+    elif rows < watermark:
+        findings.notes.append(
+            f"{watermark - rows} of the positions up to {watermark} hold no event that retention "
+            "or an erasure took; they were lost with a damaged log, or never used"
+        )

@@ -27,7 +27,7 @@ from mallard.store import partition
 from mallard.store.encoding import (
     LEVEL_0_ROW_GROUP_ROWS,
     LEVEL_1_ROW_GROUP_ROWS,
-    PART_SCHEMA,
+    file_schema,
     writer_options,
 )
 from mallard.store.folder import Folder
@@ -51,6 +51,7 @@ class LocalReader:
         if DATABASE not in files.names(data):
             raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
         self._data = data
+        self._files = files
         self.manifest = Manifest(data / DATABASE, files, read_only=True)
 
     def __enter__(self) -> LocalReader:
@@ -66,6 +67,12 @@ class LocalReader:
     def source(self, file: Part | Derived) -> str:
         """Return the path a query engine reads a file by."""
         return str(self._data / file.location)
+
+    def copy_manifest(self, path: Path) -> Snapshot:
+        """Write the whole database to another file; return the snapshot that is in it."""
+        self.manifest.copy(path)
+        with contextlib.closing(Manifest(path, self._files, read_only=True)) as copy:
+            return copy.snapshot()
 
 
 class LocalStore:
@@ -180,14 +187,14 @@ class LocalStore:
             (ARROW_SCHEMA, writer_options(0), LEVEL_0_ROW_GROUP_ROWS),
         )
 
-    def day_writer(self, site_id: str, date: str) -> PartWriter:
+    def day_writer(self, site_id: str, date: str, *, whole_ms: bool = False) -> PartWriter:
         """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`."""
         return PartWriter(
             self._files,
             self._data,
             (1, date),
             lambda first, last: partition.compacted(site_id, date, first, last),
-            (PART_SCHEMA, writer_options(1), LEVEL_1_ROW_GROUP_ROWS),
+            (file_schema(whole_ms), writer_options(1), LEVEL_1_ROW_GROUP_ROWS),
         )
 
     def derived_writer(
@@ -291,13 +298,6 @@ class LocalStore:
             except OSError:
                 return False
             return self._manifest.compact() and self._announced == self._snapshot.version
-
-    def copy_manifest(self, path: Path) -> Snapshot:
-        """Write the manifest's database to another file; return the snapshot that is in it."""
-        with self._lock:
-            self._resolve_doubt()
-            self._manifest.copy(path)
-            return self._snapshot
 
     def close(self) -> None:
         """Close the manifest."""

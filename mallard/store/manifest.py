@@ -234,9 +234,23 @@ class Manifest:
         return not busy
 
     def copy(self, path: Path) -> None:
-        """Write the database as it is now to another file."""
-        with contextlib.closing(sqlite3.connect(path)) as target:
-            self._database.backup(target)
+        """Write the database as it is now to another file, synced, in one piece.
+
+        What is retired is not in it: its files stay behind. Raises StorageError.
+        """
+        try:
+            for old in (path, path.with_name(f"{path.name}-journal")):
+                old.unlink(missing_ok=True)
+            path.touch(mode=0o600)
+            with contextlib.closing(sqlite3.connect(path)) as target:
+                self._database.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")
+                target.execute("PRAGMA secure_delete = ON")
+                for table in TABLE_OF.values():
+                    target.execute(f"DELETE FROM {table} WHERE retired_in IS NOT NULL")
+                target.commit()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"The manifest cannot be copied to {path} ({error}).") from error
 
     def close(self) -> None:
         """Close the database."""
@@ -341,6 +355,20 @@ class Manifest:
                 f"{self._path} was written by a newer Mallard (format {found}, this one reads up "
                 f"to {FORMAT}). Start that version again, or upgrade this one."
             )
+
+
+def settle(path: Path) -> None:
+    """Make a database that nobody has open one file, with what its log holds.
+
+    Raises StorageError when that cannot be.
+    """
+    if not path.with_name(f"{path.name}-wal").exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} cannot be opened ({error}).") from error
 
 
 def _detail(change: Change) -> dict[str, object]:

@@ -82,6 +82,12 @@ class Snapshot:
         visits = (day.sessions for day in self.days.values() if day.sessions)
         return itertools.chain(visits, self.rollups.values())
 
+    @property
+    def files(self) -> Iterator[Part | Derived]:
+        """Every live file."""
+        yield from self.parts
+        yield from self.derived
+
     def is_settled(self, site_id: str, date: str) -> bool:
         """Whether a site-day's parts of level 1 are all of it, and no rule changes them.
 

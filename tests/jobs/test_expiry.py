@@ -15,7 +15,7 @@ from mallard.errors import MallardError
 from mallard.files import Files
 from mallard.jobs.expiry import REASON, Expiry, first_kept, plan, rows_by_site, spans
 from tests.faults import Crash, Fault, FaultyFiles
-from tests.stored import A, B, C, Stored, date
+from tests.stored import FAULTS, A, B, C, Stored, date
 
 DAY = 86_400.0
 TODAY = datetime.date(2024, 5, 11)
@@ -247,7 +247,7 @@ def run_with(data: Path, files: Files) -> None:
     stored.close()
 
 
-@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_step_fails_what_is_kept_is_there_once_and_the_next_run_ends_the_work(
     fault: Fault, tmp_path: Path
 ) -> None:
