@@ -22,7 +22,7 @@ from tests.erasing import KEPT, MARK, ErasingRooms, holders, of_other, of_subjec
 from tests.faults import Crash, Fault, FaultyFiles
 from tests.waiting import until
 
-# Every operation takes minutes; each fault begins at another, so that together they meet nearly all.
+# Every operation would take minutes. Each fault begins at another: together they meet all.
 EVERY = 7
 BEFORE, AFTER = Counter({MARK: 3, KEPT: 3}), Counter({KEPT: 3})
 
