@@ -1,0 +1,128 @@
+"""Ten readers count while events are flushed and compacted: never a dip, never a double."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from mallard.config import StoreConfig
+from mallard.errors import StorageError
+from mallard.jobs.compaction import Compactor
+from mallard.query.events import open_folder, rows_of
+from mallard.store.store import Store
+from mallard.telemetry import Telemetry
+from tests.stored import A, B, Stored
+
+ROUNDS = 100
+READERS = 5  # in the process, and as many beside it
+PAUSE_SECONDS = 0.05  # between counts; ten readers that never rest leave compaction no processor
+LATER = 3  # days after the events
+CONFIG = StoreConfig(merge_files=2, close_after_seconds=0, late_merge_seconds=3_600)
+COUNT = "SELECT count(*), coalesce(sum(position), 0)::BIGINT FROM"
+
+Count = Callable[[], "tuple[int, int, int]"]  # least rows there can be, rows, sum of positions
+
+
+class FileGone(Exception):
+    """A reader beside the server took so long that what it was about to read was swept away."""
+
+
+class Readers:
+    """Threads that count again and again, and what they found wrong."""
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+        self.counts = 0
+        self._done = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, count: Count) -> None:
+        thread = threading.Thread(target=self._run, args=(count,))
+        self._threads.append(thread)
+        thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, count: Count) -> None:
+        before = 0
+        while not self._done.wait(PAUSE_SECONDS) and not self.wrong:
+            try:
+                least, rows, positions = count()
+            except FileGone:
+                continue
+            except (duckdb.Error, StorageError, AssertionError) as error:
+                self.wrong.append(str(error))
+                return
+            # Positions count from 1, so that this sum is of each of them once and of no other.
+            if rows < max(before, least) or positions != rows * (rows + 1) // 2:
+                self.wrong.append(f"{rows} rows after {before}, {least} flushed, sum {positions}")
+            before = rows
+            self.counts += 1
+
+
+def counting(store: Store, connection: duckdb.DuckDBPyConnection) -> Count:
+    """A reader in the server's process."""
+
+    def count() -> tuple[int, int, int]:
+        with store.reading() as snapshot:
+            sources = [store.source(part) for part in snapshot.parts]
+            if not sources:
+                return 0, 0, 0
+            row = connection.execute(f"{COUNT} ({rows_of(sources)})").fetchone()
+        assert row is not None
+        assert row[0] == snapshot.watermark
+        return snapshot.watermark, *row
+
+    return count
+
+
+def counting_beside(store: Store, data: Path) -> Count:
+    """A reader that has only the folder, as another process has."""
+
+    def count() -> tuple[int, int, int]:
+        flushed = store.snapshot().watermark
+        try:
+            with open_folder(data) as connection:
+                row = connection.execute(f"{COUNT} events").fetchone()
+        except duckdb.IOException as error:  # it looks again, as `mallard shell` does
+            raise FileGone from error
+        assert row is not None
+        return flushed, *row
+
+    return count
+
+
+def test_ten_readers_never_see_a_dip_or_a_double(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, day=LATER)
+    compactor = Compactor(CONFIG, stored.store, tmp_path, lambda: 2**40, stored.clock, Telemetry())
+    readers = Readers()
+    connections = [duckdb.connect(config={"threads": 1}) for _ in range(READERS)]
+    for connection in connections:
+        readers.start(counting(stored.store, connection))
+        readers.start(counting_beside(stored.store, tmp_path))
+    try:
+        for number in range(1, ROUNDS + 1):
+            stored.flush(number % 2, A, B, A)
+            if number % 5 == 0:  # a time after which late events are due
+                stored.clock.pass_by(CONFIG.late_merge_seconds)
+            compactor.run()
+            stored.store.sweep()
+        done = Counter(version.reason for version in stored.store.history())
+    finally:
+        readers.stop()
+        stored.close()
+        for connection in connections:
+            connection.close()
+    assert readers.wrong == []
+    assert compactor.problems == []
+    assert readers.counts > ROUNDS
+    assert done["flush"] == ROUNDS
+    assert done["compaction"] >= 20
+    assert done["merge"] >= 20
