@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,10 @@ from mallard.store.snapshot import Change, Retired, Rule, SiteDay
 from mallard.store.store import Store
 
 RULES_MAX = 100  # active at once: each is part of every query
+# A rule whose end waits is looked at again so many times at once, and then ever later: each time
+# what is stored of its site-days is read.
+PROMPT_TRIES = 5
+RETRY_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Erasure:
         self._running = threading.Lock()
         self._claimed: frozenset[str] = frozenset()  # rules whose parts may be rewritten already
         self._waits: dict[str, str] = {}  # by rule, what its end waits for
+        self._tries: Counter[str] = Counter()
+        self._retry_at: dict[str, float] = {}
         self._spilled_before: dict[str, set[tuple[str, int]]] = {}
         self._stopping = False
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -199,10 +206,12 @@ class Erasure:
         """Return the rules whose grace is over and that need not wait for an older one."""
         with self._deciding:
             rules, now = self._store.snapshot().rules, self._clock.now_us()
+            monotonic = self._clock.monotonic()
             batch = tuple(
                 rule
                 for number, rule in enumerate(rules)
                 if terms_of(rule).rewrite_at <= now
+                and self._retry_at.get(rule.rule_id, 0.0) <= monotonic
                 and all(commute(read(older), read(rule)) for older in rules[:number])
             )
             self._claimed = frozenset(rule.rule_id for rule in batch)
@@ -234,6 +243,7 @@ class Erasure:
             not_searched = [f"{QUARANTINE}/{name}" for name in self._quarantined_names()]
         self._waits[rule.rule_id] = waits_for
         if waits_for:
+            self._put_off(rule.rule_id)
             return
         receipt = receipt_of(rule, self._store.history(), not_searched)
         self._store.swap(
@@ -244,9 +254,16 @@ class Erasure:
                 detail={"rule": rule.rule_id},
             )
         )
-        self._waits.pop(rule.rule_id, None)
+        for kept in (self._waits, self._tries, self._retry_at):
+            kept.pop(rule.rule_id, None)
         self._spilled_before.pop(rule.rule_id, None)
         self._incomplete = True
+
+    def _put_off(self, rule_id: str) -> None:
+        self._tries[rule_id] += 1
+        late = self._tries[rule_id] - PROMPT_TRIES
+        seconds = min(RETRY_SECONDS_MAX, 2.0**late) if late > 0 else 0.0
+        self._retry_at[rule_id] = self._clock.monotonic() + seconds
 
     def _parts_left(self, rule: Rule) -> str:
         with self._store.reading() as snapshot, self._connect() as connection:

@@ -43,7 +43,12 @@ def discreet() -> Iterator[None]:
 
 def could_hold(part: Part, rule: Rule) -> bool:
     """Whether a part can hold events that a rule is about, by what the manifest says of it."""
-    return part.first_position <= rule.last_position and read(rule).includes(part.date, part.sites)
+    return (
+        part.first_position <= rule.last_position
+        and read(rule).includes(part.date, part.sites)
+        # A rule that has not begun does not know its site-days yet.
+        and (not rule.affected or any((site, part.date) in rule.affected for site in part.sites))
+    )
 
 
 def count(
