@@ -60,7 +60,7 @@ class History:
             if not sources:
                 continue
             with duckdb.connect() as connection:
-                query = f"{annotated(rows_of(sources))} ORDER BY {LEVEL_1_ORDER}"
+                query = f"SELECT * FROM ({annotated(rows_of(sources))}) ORDER BY {LEVEL_1_ORDER}"
                 rows = connection.sql(query).to_arrow_table()
             added: list[Part | Derived] = []
             for site_id in rows["site_id"].unique().to_pylist():

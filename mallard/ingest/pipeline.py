@@ -103,7 +103,7 @@ class Pipeline:
             settle(self._outcome(0, dropped, door))
             return
         self._admission.charge(admitted)
-        at_us, source = self._clock.now_us(), _source(sender, door)
+        at_us, source = self._clock.now_ms() * 1000, _source(sender, door)
         enrich = self._enricher.for_sender(sender, at_us, source, door)
         events = [enrich(raw, site) for raw in admitted for site in raw.sites]
 
@@ -146,7 +146,7 @@ class Pipeline:
             if wait := self._admission.wait_seconds([raw]):
                 detail = "There are too many events for this site."
                 raise RateLimited(detail, retry_after_seconds=ceil(wait))
-            at_us, source = self._clock.now_us(), _source(sender, door)
+            at_us, source = self._clock.now_ms() * 1000, _source(sender, door)
             enrich = self._enricher.for_sender(sender, at_us, source, door)
             told["events"] = [readable(enrich(raw, site)) for site in raw.sites]
         except MallardError as error:

@@ -31,6 +31,7 @@ ROW_BYTES = 512
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
 SESSION_ORDER = "entry_page, started_at, first_position"
 
+_INSTANTS = ("timestamp", "sent_at", "received_at", "loaded_at")
 _LONG_TEXTS = ("url", "referrer", "props", "data", "metadata")
 
 
@@ -74,11 +75,15 @@ def write_sessions(
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Sites next to each other, or one that is cut into slices of different visitors."""
+    """Sites next to each other, or one that is cut into slices of different visitors.
+
+    whole_ms: whether all instants of their events are whole milliseconds.
+    """
 
     first_site: str
     last_site: str
     slices: int
+    whole_ms: bool
 
     def queries(self, events: Sql) -> Iterator[Sql]:
         """Yield a query for the events of each slice."""
@@ -94,21 +99,24 @@ def _groups(
     connection: duckdb.DuckDBPyConnection, events: Sql, memory_bytes: int
 ) -> Iterator[_Group]:
     """Divide sites into groups that take no more memory than that, as far as can be told."""
+    whole = " AND ".join(f"coalesce(epoch_us({name}) % 1000 = 0, true)" for name in _INSTANTS)
     texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS)
     sizes = connection.execute(
-        f"SELECT site_id, sum({ROW_BYTES} + {texts})::BIGINT FROM ({events}) "
+        f"SELECT site_id, sum({ROW_BYTES} + {texts})::BIGINT, bool_and({whole}) FROM ({events}) "
         "GROUP BY site_id ORDER BY site_id"
     ).fetchall()
     sites: list[str] = []
     total = 0
-    for site_id, size_bytes in sizes:
+    all_whole = True
+    for site_id, size_bytes, is_whole in sizes:
         if sites and total + size_bytes > memory_bytes:
-            yield _Group(sites[0], sites[-1], -(-total // memory_bytes))
-            sites, total = [], 0
+            yield _Group(sites[0], sites[-1], -(-total // memory_bytes), all_whole)
+            sites, total, all_whole = [], 0, True
         sites.append(site_id)
         total += size_bytes
+        all_whole &= is_whole
     if sites:
-        yield _Group(sites[0], sites[-1], -(-total // memory_bytes))
+        yield _Group(sites[0], sites[-1], -(-total // memory_bytes), all_whole)
 
 
 def _write_days(
@@ -121,9 +129,9 @@ def _write_days(
     for group in list(_groups(connection, events, memory_bytes)):
         parts: list[Part] = []
         for some in group.queries(events):
-            ordered = f"{annotated(some)} ORDER BY site_id, {LEVEL_1_ORDER}"
+            ordered = f"SELECT * FROM ({annotated(some)}) ORDER BY site_id, {LEVEL_1_ORDER}"
             for site_id, tables in _by_site(_tables(connection, ordered)):
-                with store.day_writer(site_id, date) as writer:
+                with store.day_writer(site_id, date, whole_ms=group.whole_ms) as writer:
                     for table in tables:
                         writer.write(table)
                     parts.append(writer.finish_part())

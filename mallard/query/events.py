@@ -20,6 +20,7 @@ from mallard.event import ARROW_SCHEMA, Frame, to_table
 from mallard.files import Files
 from mallard.query.macros import MACROS
 from mallard.query.sql import Sql, literal
+from mallard.query.stored import columns as stored_columns
 from mallard.query.views import list_files, views
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.local import LocalReader
@@ -45,7 +46,7 @@ def _select(columns: Sequence[str], sources: Sequence[str]) -> Sql:
     listed = ", ".join(literal(source) for source in sources)
     # The folders' names say site and date; the columns say it too, and of any length.
     return Sql(
-        f"SELECT {', '.join(columns)} FROM read_parquet([{listed}], hive_partitioning = false)"
+        f"SELECT {stored_columns(columns)} FROM read_parquet([{listed}], hive_partitioning = false)"
     )
 
 

@@ -13,6 +13,7 @@ from mallard.event import ARROW_SCHEMA, Event
 from mallard.query.rules import apply
 from mallard.query.sessions import SESSION_SCHEMA, SESSIONS_VERSION, annotated, visits
 from mallard.query.sql import Sql
+from mallard.query.stored import columns
 from mallard.store import partition
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Day, Rule, SiteDay, Snapshot
@@ -30,7 +31,8 @@ _COLUMNS = ", ".join(
         *(f"{_RESTORED[name]} AS {name}" if name in _RESTORED else name for name in Event._fields),
     ]
 )
-_STORED = ", ".join(ARROW_SCHEMA.names)
+_STORED = columns(ARROW_SCHEMA.names)
+_IN_TAIL = ", ".join(ARROW_SCHEMA.names)
 _VISIT = ", ".join(SESSION_SCHEMA.names)
 # The folders say site and date; a condition on these then opens the files it is about alone.
 _BY_FOLDER = "hive_partitioning = true, hive_types = {'site_id': VARCHAR, 'date': DATE}"
@@ -129,5 +131,5 @@ def _read_loose(files: Listed) -> Sql:
 def _with_tail(parts: Sequence[Sql], rules: Sequence[Rule], *, tail: bool) -> Sql:
     queries = [apply(Sql(" UNION ALL ".join(parts)), rules)] if parts else []
     if tail:
-        queries.append(Sql(f"SELECT {_STORED} FROM tail"))
+        queries.append(Sql(f"SELECT {_IN_TAIL} FROM tail"))
     return Sql(" UNION ALL ".join(queries))

@@ -43,8 +43,11 @@ class Store(Protocol):
     def merge_writer(self, date: str) -> PartWriter:
         """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
 
-    def day_writer(self, site_id: str, date: str) -> PartWriter:
-        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`."""
+    def day_writer(self, site_id: str, date: str, *, whole_ms: bool = False) -> PartWriter:
+        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`.
+
+        whole_ms: every instant of every row will be a whole millisecond, which takes less.
+        """
 
     def derived_writer(
         self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from mallard.errors import StorageError
 from mallard.files import TEMPORARY_SUFFIX, Files
-from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, derived_options
+from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, condensed, derived_options
 from mallard.store.part import Derived, Kind, Part, Summary
 
 WRITE_BYTES = 65_536
@@ -184,7 +184,7 @@ class PartWriter(FileWriter):
         if rows.num_rows:
             self._summary.add(rows)
             self._sites.update(dict.fromkeys(rows["site_id"].unique().to_pylist()))
-            super().write(rows)
+            super().write(condensed(rows) if self._level else rows)
 
     def finish_part(self) -> Part:
         """Finish the file and return the part, to be committed; raises StorageError."""
