@@ -46,13 +46,13 @@ def shell(data: Path, sql: str | None, form: str) -> None:
     """
     give_way()
     connection = duckdb.connect()
+    add_macros(connection)
     if not show_folder(connection, data):
         print(
             "Some stored events cannot be read and are missing here; "
             f"`mallard verify --data {data}` says which.",
             file=sys.stderr,
         )
-    add_macros(connection)
     if sql is not None:
         _run(connection, sql, form)
         return

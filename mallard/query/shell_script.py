@@ -19,7 +19,13 @@ from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.query.macros import EXAMPLES, MACROS
 from mallard.query.sql import Sql, literal
-from mallard.query.views import Listed, is_in_a_file, unsettled, views
+from mallard.query.views import (
+    Listed,
+    kept_visits,
+    names_of_folders,
+    unsettled,
+    views,
+)
 from mallard.store.folder import EMPTY
 from mallard.store.partition import RECENT, is_named
 from mallard.store.snapshot import Day, SiteDay, Snapshot
@@ -93,19 +99,21 @@ class ShellScript:
         return months
 
     def _write_month(self, month: str, found: Iterable[tuple[SiteDay, Day]]) -> str:
+        days = sorted(found, key=lambda each: each[0])
+        named = names_of_folders(site_id for (site_id, _), _ in days)
         content = b"\n".join(
             orjson.dumps(
                 {
                     "site_id": site_id,
                     "date": date,
-                    "named": is_named(site_id),
+                    "named": named[site_id],
                     "parts": [part.location for part in day.parts],
-                    "visits": day.sessions.location
-                    if day.sessions and is_in_a_file(site_id, day)
+                    "visits": file.location
+                    if (file := kept_visits(day, named=named[site_id]))
                     else None,
                 }
             )
-            for (site_id, date), day in sorted(found)
+            for (site_id, date), day in days
         )
         name = f"{month}.{sha256(content).hexdigest()[:16]}.json"
         if name not in self._files.names(self._live):
@@ -125,24 +133,31 @@ class ShellScript:
 def write_script(data: Path, snapshot: Snapshot, months: Iterable[str]) -> str:
     """Return the script for a snapshot whose site-days are in these files of `live/`."""
     left = unsettled(snapshot)
-    filled = {Listed.LOOSE, Listed.OPEN}
+    filled = {Listed.LOOSE, Listed.OPEN}  # there is a file without rows
+    # Not list_files(): with years of site-days it would take most of a flush's time.
     if any(is_named(site_id) for site_id, _ in snapshot.days):
         filled.add(Listed.COMPACTED)
-    if any(is_in_a_file(key[0], day) and key not in left for key, day in snapshot.days.items()):
+    if any(
+        kept_visits(day, named=is_named(key[0]))
+        for key, day in snapshot.days.items()
+        if key not in left
+    ):
         filled.add(Listed.VISITS)
     recent = [f"{RECENT}/{EMPTY}", *(part.location for part in snapshot.recent)]
+    lists = {
+        Listed.COMPACTED: _files("parts", "named"),
+        Listed.LOOSE: _files("parts", "NOT named", recent),
+        Listed.VISITS: _files("[visits]", "NOT open"),
+        Listed.OPEN: _files("parts", "open", recent),
+    }
     statements = [
         *_read_days(data, months, left),
-        _list(Listed.COMPACTED, "named"),
-        _list(Listed.LOOSE, "NOT named", recent),
-        _list(Listed.OPEN, "open", recent),
-        Sql(
-            f"SET VARIABLE {Listed.VISITS.value} = ("
-            "SELECT list(getvariable('mallard_data') || visits) FROM mallard_days WHERE NOT open)"
-        ),
-        Sql("DROP TABLE mallard_days"),
+        # Views and macros find their columns in one file of each list.
+        *(_set(variable, Sql(f"{files} LIMIT 1")) for variable, files in lists.items()),
         *views(filled, snapshot.rules, tail=False),
         *MACROS,
+        *(_set(variable, files) for variable, files in lists.items()),
+        Sql("DROP TABLE mallard_days"),
     ]
     return "\n".join(
         [_HEAD.format(data=data), *(f"{dedent(each).strip()};" for each in statements), ""]
@@ -170,12 +185,15 @@ def _read_days(data: Path, months: Iterable[str], left: Iterable[SiteDay]) -> li
     return statements
 
 
-def _list(files: Listed, where: str, more: Iterable[str] = ()) -> Sql:
+def _files(column: str, where: str, more: Iterable[str] = ()) -> Sql:
     listed = ", ".join(map(literal, more))
     return Sql(f"""
-        SET VARIABLE {files.value} = (
-            SELECT list(getvariable('mallard_data') || part) FROM (
-                SELECT unnest([{listed}]::VARCHAR[]) AS part
-                UNION ALL SELECT unnest(parts) FROM mallard_days WHERE {where}
-            )
+            SELECT unnest([{listed}]::VARCHAR[]) AS file
+            UNION ALL SELECT unnest({column}) FROM mallard_days WHERE {where}""")
+
+
+def _set(variable: Listed, files: Sql) -> Sql:
+    return Sql(f"""
+        SET VARIABLE {variable.value} = (
+            SELECT list(getvariable('mallard_data') || file) FROM ({files})
         )""")

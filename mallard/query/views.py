@@ -6,7 +6,7 @@ read from its file where that says what its events say, and computed from its ev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 
 from mallard.event import ARROW_SCHEMA, Event
@@ -69,13 +69,18 @@ def unsettled(snapshot: Snapshot, more: Collection[SiteDay] = ()) -> set[SiteDay
     return days & snapshot.days.keys()
 
 
-def is_in_a_file(site_id: str, day: Day) -> bool:
-    """Whether the visits of a site-day, if it is settled, are read from its file."""
-    return (
-        day.sessions is not None
-        and day.sessions.format == SESSIONS_VERSION
-        and partition.is_named(site_id)
-    )
+def names_of_folders(sites: Iterable[str]) -> Mapping[str, bool]:
+    """Return of each site whether its folders name it."""
+    return {site_id: partition.is_named(site_id) for site_id in set(sites)}
+
+
+def kept_visits(day: Day, *, named: bool) -> Derived | None:
+    """Return the file that a site-day's visits are read from, if it is settled; None without one.
+
+    named: whether its site's folders name it.
+    """
+    found = day.sessions
+    return found if named and found and found.format == SESSIONS_VERSION else None
 
 
 def list_files(
@@ -89,12 +94,13 @@ def list_files(
         Listed.VISITS: [],
         Listed.OPEN: list(snapshot.recent),
     }
+    named = names_of_folders(site_id for site_id, _ in snapshot.days)
     for key, day in snapshot.days.items():
-        site_id, _ = key
-        named = partition.is_named(site_id)
-        lists[Listed.COMPACTED if named else Listed.LOOSE].extend(day.parts)
-        if day.sessions and is_in_a_file(site_id, day) and key not in left:
-            lists[Listed.VISITS].append(day.sessions)
+        is_named = named[key[0]]
+        lists[Listed.COMPACTED if is_named else Listed.LOOSE].extend(day.parts)
+        found = kept_visits(day, named=is_named)
+        if found and key not in left:
+            lists[Listed.VISITS].append(found)
         else:
             lists[Listed.OPEN].extend(day.parts)
     return lists

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -224,6 +225,40 @@ def test_a_start_writes_nothing_that_is_there_and_removes_what_is_left_over(tell
     assert after.items() < before.items()
     assert len(after) == 2
     told.check()
+
+
+def test_readers_that_run_the_script_again_and_again_never_see_a_dip_or_a_double(
+    tell: Tell,
+) -> None:
+    told, ended, wrong, counts = tell(), threading.Event(), [], []
+
+    def count() -> None:
+        before = 0
+        while not ended.is_set():
+            least = told.store.snapshot().watermark
+            with duckdb.connect(config={"threads": "1"}) as connection:
+                connection.execute(told.path.read_text())
+                ((rows, positions, _, in_visits, _),) = connection.execute(COUNTS).fetchall()
+            counts.append(rows)
+            if rows < max(before, least) or (positions or 0) != rows * (rows + 1) // 2:
+                wrong.append(f"{rows} rows after {before} and {least}, of positions {positions}")
+            if (in_visits or 0) != rows:
+                wrong.append(f"{in_visits} events in visits, of {rows}")
+            before = rows
+
+    readers = [threading.Thread(target=count) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(12):
+        told.log(a_day_of(f"{number % 4}.example", day=number % 3))
+        told.flush()
+        if number % 3 == 2:
+            told.settle([*DATES, "2024-05-03"])
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    assert len(set(counts)) > 1
 
 
 @pytest.mark.parametrize("fault", [Fault.EIO, Fault.TEAR])
