@@ -81,6 +81,18 @@ class Answers:
         """Name what is stored now: the same question about the same version has one answer."""
         return self._tail.view().last_position, self._store.snapshot().version
 
+    def first_date(self, site_id: str) -> date | None:
+        """Return the UTC date of a site's first event; None without any."""
+        tail = self._tail.view()
+        snapshot = self._store.snapshot()
+        days = [day for of, day in snapshot.days if of == site_id]
+        days += [part.date for part in snapshot.recent if site_id in part.sites]
+        found = [date.fromisoformat(min(days))] if days else []
+        fresh = tail.after(snapshot.watermark, site_id)
+        if fresh is not None:
+            found.append(pc.min(pc.cast(fresh["timestamp"], pa.date32())).as_py())
+        return min(found, default=None)
+
     def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
         """Return the sums of each bucket and group.
 

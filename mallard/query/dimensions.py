@@ -11,6 +11,7 @@ values apart (Chrome 12 is not Firefox 12) has a JSON array of them as text, suc
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -80,6 +81,17 @@ class Dimension(Enum):
     def column(self) -> Sql:
         """The column that holds its value where rows have those of several dimensions."""
         return Sql(f"by_{self.name.lower()}")
+
+    @property
+    def is_compound(self) -> bool:
+        """Whether its values are JSON arrays of several columns'."""
+        return "json_array" in self.sql
+
+    @staticmethod
+    def last_of(value: str) -> str | None:
+        """Return the last of a compound value: the city, the version."""
+        last: str | None = json.loads(value)[-1]
+        return last
 
     @property
     def filtered(self) -> Sql:

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Union
 
+import duckdb
+
+from mallard.errors import InvalidInput
 from mallard.query.dimensions import By
+from mallard.query.engine import Session
 from mallard.query.metrics import WITHOUT_VISIT
-from mallard.query.sql import Sql, literal
+from mallard.query.sql import Params, Sql, literal
 
 _VISIT_KEY = "site_id, date, visitor_id, visit"
 
@@ -128,6 +132,32 @@ def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
         LEFT JOIN (SELECT {", ".join([_VISIT_KEY, *answers])} FROM ({visits}))
             USING ({_VISIT_KEY}){done}
         WHERE {_sql(keep, answered)}""")
+
+
+def check_expressions(session: Session, keep: Filter | None) -> None:
+    """Raise InvalidInput for an expression in a filter that RE2 cannot read."""
+    for condition in _conditions(keep) if keep else ():
+        if condition.operator is Operator.MATCHES:
+            for value in condition.values:
+                p = Params()
+                try:
+                    session.rows(Sql(f"SELECT regexp_matches('', {p(value)})"), p)
+                except duckdb.InvalidInputException as error:
+                    raise InvalidInput(
+                        f"{value!r} is no regular expression ({error}).",
+                        field="filters",
+                        rule="an expression of RE2's syntax",
+                    ) from error
+
+
+def _conditions(keep: Filter) -> Iterator[Condition]:
+    if isinstance(keep, Condition):
+        yield keep
+    elif isinstance(keep, Not | HasDone):
+        yield from _conditions(keep.part)
+    else:
+        for part in keep.parts:
+            yield from _conditions(part)
 
 
 def _about_visits(keep: Filter) -> Iterator[Condition | HasDone]:

@@ -33,6 +33,7 @@ from mallard.web.collect import Collector, Handler
 from mallard.web.direct import DirectDoor
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, log_failure, problem
+from mallard.web.reports import Answering, Reports
 
 _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -46,7 +47,7 @@ _PAGE_HEADERS = {
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Serving(Watched, Protocol):
+class Serving(Watched, Answering, Protocol):
     """What the application needs of a `server.Server`."""
 
     config: Config
@@ -82,6 +83,7 @@ def create_app(server: Serving) -> Application:
         *pages.routes(tracker),
         *welcome.routes(tracker),
         *Admin(server.accounts, guard, bodies).routes(),
+        *Reports(server, guard, bodies).routes(),
     ]
     return Application(doors, direct, _pages(server, routes))
 

@@ -11,9 +11,11 @@ import asyncio
 import zlib
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from mallard.errors import InvalidInput, PayloadTooLarge, SlowRequest, UnsupportedEncoding
+from mallard.ingest.json_reader import read_json
 
 BODY_SECONDS_MAX = 10.0  # for all of it; a phone on a bad line sends an event in one or two
 
@@ -32,6 +34,16 @@ class BodyReader:
         self._deadlines: dict[asyncio.Task[Any], float] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the timer runs, if it does
+
+    async def document(self, request: Request, bytes_max: int) -> Any:
+        """Return the JSON value of a request's body.
+
+        Raises what `read` raises, and InvalidInput for what is no JSON.
+        """
+        body = await self.read(dict(request.scope["headers"]), request.receive, bytes_max)
+        if body is None:
+            raise InvalidInput("The body did not arrive.")
+        return read_json(body)
 
     async def read(
         self, headers: dict[bytes, bytes], receive: Receive, bytes_max: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 
 import orjson
 
@@ -69,8 +70,16 @@ def describe(error: MallardError) -> dict[str, str]:
     return shape
 
 
-def problem(error: MallardError) -> tuple[int, HeaderList, bytes]:
-    """Return status, headers and body of the response to an error."""
+def describe_as_plausible(error: MallardError) -> dict[str, str]:
+    """Return the shape that clients of Plausible's Stats API read: `error` is the sentence."""
+    shape = describe(error)
+    return {**shape, "error": shape.pop("detail"), "code": shape["error"]}
+
+
+def problem(
+    error: MallardError, describe: Callable[[MallardError], dict[str, str]] = describe
+) -> tuple[int, HeaderList, bytes]:
+    """Return status, headers and body of the response to an error; describe: its shape."""
     status = status_of(error)
     body = orjson.dumps(describe(error))
     headers = json_headers(len(body))

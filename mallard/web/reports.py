@@ -1,0 +1,90 @@
+"""Statistics over HTTP: `/api/v2/query`, as Plausible's Stats API has it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mallard.accounts.access import Principal, Scope
+from mallard.accounts.directory import Directory
+from mallard.clock import Clock, to_datetime
+from mallard.errors import InvalidInput, MallardError
+from mallard.query.answers import Answers
+from mallard.query.engine import Engine
+from mallard.query.plausible.answering import answer
+from mallard.query.plausible.reading import Context, read_query
+from mallard.web.auth import Guard
+from mallard.web.body import BodyReader
+from mallard.web.problems import describe_as_plausible, problem, status_of
+
+BODY_BYTES_MAX = 64 * 1024
+
+
+class Answering(Protocol):
+    """What reports need of a `server.Server`."""
+
+    clock: Clock
+    engine: Engine
+    answers: Answers
+
+
+class Reports:
+    """Answers questions about a site's events, for those who may ask."""
+
+    def __init__(self, server: Answering, guard: Guard, bodies: BodyReader) -> None:
+        self._server = server
+        self._guard = guard
+        self._bodies = bodies
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/api/v2/query", self.query, methods=["POST"])]
+
+    async def query(self, request: Request) -> Response:
+        """Answer a query of Plausible's Stats API v2."""
+        try:
+            return JSONResponse(await self._answer(request))
+        except MallardError as error:
+            if status_of(error) == 500:
+                raise
+            status, headers, body = problem(error, describe_as_plausible)
+            names = {name.decode(): value.decode() for name, value in headers}
+            return Response(body, status, names)
+
+    async def _answer(self, request: Request) -> dict[str, object]:
+        principal, directory = await self._guard.look(request)
+        document = await self._bodies.document(request, BODY_BYTES_MAX)
+        site_id = document.get("site_id") if isinstance(document, dict) else None
+        if not isinstance(site_id, str):
+            raise InvalidInput("The query names no site.", field="site_id", rule="a site's name")
+        principal.require(Scope.STATS, site_id)
+        context = self._context(directory, site_id)
+        asked = read_query(document, context)
+        key = (site_id, orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period)
+        answers = self._server.answers
+        return await self._server.engine.run(
+            lambda session: answer(session, answers, asked, context.goals),
+            owner=owner_of(principal, request),
+            key=(key, directory.version, answers.version()),
+        )
+
+    def _context(self, directory: Directory, site_id: str) -> Context:
+        return Context(
+            ZoneInfo(directory.site(site_id).timezone),
+            to_datetime(self._server.clock.now_us()),
+            self._server.answers.first_date(site_id),
+            directory.goals_of(site_id),
+            directory.segments_of(site_id),
+        )
+
+
+def owner_of(principal: Principal, request: Request) -> str:
+    """Return in whose turn a question waits: the key's, or the address's on an open server."""
+    if principal.key_id is not None:
+        return f"key {principal.key_id}"
+    return request.client.host if request.client else ""
