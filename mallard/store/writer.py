@@ -88,6 +88,8 @@ class FileWriter:
             self._sink = _Sink(files, self._descriptor)
             try:
                 self._parquet = pq.ParquetWriter(self._sink, schema, **options)
+                if not options.get("store_schema", True):  # which its metadata would go with
+                    self._parquet.add_key_value_metadata(schema.metadata)
             except OSError:
                 self.abandon()
                 raise

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import subprocess
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import polars
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mallard.cli.benchmark.history import History
+from mallard.event import ARROW_SCHEMA, SCHEMA_VERSION, Frame, to_table
+from mallard.files import Files
+from mallard.query.events import rows_of
+from mallard.query.sessions import annotated
+from mallard.query.sql import Sql
+from mallard.store.encoding import (
+    LEVEL_1_ORDER,
+    LEVEL_1_ROW_GROUP_ROWS,
+    PART_SCHEMA,
+    condensed,
+    file_schema,
+    writer_options,
+)
+from mallard.store.writer import FileWriter
+from tests.factories import make_event
+
+DAY = date(2026, 3, 2)
+INSTANTS = ["timestamp", "sent_at", "received_at", "loaded_at"]
+
+
+def write(rows: pa.Table, path: Path, *, whole_ms: bool = True) -> None:
+    folder = path.parent
+    form = (file_schema(whole_ms), writer_options(1), LEVEL_1_ROW_GROUP_ROWS)
+    with FileWriter(Files(), folder, form) as writer:
+        writer.write(condensed(rows))
+        writer.finish(path)
+
+
+def sorted_day(events: int) -> pa.Table:
+    made = History(sites=1, events=events, first_day=DAY, others_between=9).day(DAY)
+    with duckdb.connect() as connection:
+        connection.register("made", made)
+        query = f"SELECT * FROM ({annotated(Sql('FROM made'))}) ORDER BY {LEVEL_1_ORDER}"
+        return connection.sql(query).to_arrow_table().select(PART_SCHEMA.names).cast(PART_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def day() -> pa.Table:
+    return sorted_day(3_000)
+
+
+def test_what_is_left_out_is_read_again(day: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write(day, path)
+    with duckdb.connect() as connection:
+        read = connection.sql(rows_of([str(path)])).to_arrow_table().cast(ARROW_SCHEMA)
+    assert read.equals(day.select(ARROW_SCHEMA.names))
+    stored = pq.read_table(path)
+    assert pc.unique(stored["url"]).to_pylist() == ["https://site-0.example"]
+    assert stored["loaded_at"].null_count > 0.9 * day.num_rows
+
+
+@pytest.mark.parametrize(
+    ("url", "pathname", "stored"),
+    [
+        ("https://www.example.com/a/b", "/a/b", "https://www.example.com"),
+        ("http://example.com/", "/", "http://example.com"),
+        ("https://example.com/%C3%A9", "/é", "https://example.com/%C3%A9"),
+        ("https://example.com/a", "/b/a", "https://example.com/a"),
+        ("//example.com/a", "/a", "//example.com/a"),
+        ("/a", "/a", "/a"),
+        ("app://screen/a", "/a", "app://screen/a"),
+        ("https://example.com/a", None, "https://example.com/a"),
+        ("https://example.com", None, "https://example.com"),
+        ("https://example.com/a\n/b", "/b", "https://example.com/a\n/b"),
+        (None, "/a", None),
+        (None, None, None),
+    ],
+)
+def test_an_url_is_cut_only_where_its_path_says_the_rest(
+    url: str | None, pathname: str | None, stored: str | None, tmp_path: Path
+) -> None:
+    event = make_event(url=url, pathname=pathname)
+    rows = to_table([Frame(1, 1, 1, [event])])
+    rows = rows.append_column("visit", pa.nulls(1, pa.int16()))
+    write(rows, tmp_path / "a.parquet", whole_ms=False)
+    assert pq.read_table(tmp_path / "a.parquet")["url"].to_pylist() == [stored]
+    with duckdb.connect() as connection:
+        (read,) = connection.sql(rows_of([str(tmp_path / "a.parquet")])).to_arrow_table()["url"]
+    assert read.as_py() == url
+
+
+def test_instants_that_are_no_whole_milliseconds_are_kept_and_read_beside_others(
+    day: pa.Table, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    write(day, paths[0])
+    at = day.schema.get_field_index("timestamp")
+    finer = pc.add(day["timestamp"], pa.scalar(1, pa.duration("us")))
+    write(day.set_column(at, PART_SCHEMA.field(at), finer), paths[1], whole_ms=False)
+    with duckdb.connect() as connection:
+        for order in (paths, paths[::-1]):
+            query = rows_of([str(path) for path in order])
+            read = connection.sql(f"SELECT timestamp FROM ({query})").to_arrow_table()["timestamp"]
+            expected = (
+                [finer, day["timestamp"]] if order[0] == paths[1] else [day["timestamp"], finer]
+            )
+            assert read.to_pylist() == [value for some in expected for value in some.to_pylist()]
+
+
+def test_every_reader_finds_the_types_and_the_version(day: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write(day, path)
+    query = (
+        f"SELECT count(*), sum(revenue_amount), max(timestamp), sum(position), "
+        f"sum(engaged_ms), count(DISTINCT pathname), count(url) FROM '{path}'"
+    )
+    amount = pc.sum(day["revenue_amount"]).as_py()
+    with duckdb.connect() as connection:
+        expected = connection.execute(query).fetchone()
+        types = {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM '{path}'").fetchall()}
+    assert expected is not None
+    assert expected[:3] == (day.num_rows, amount, pc.max(day["timestamp"]).as_py())
+    assert types["revenue_amount"] == "DECIMAL(12,2)"
+    assert {types[name] for name in INSTANTS} == {"TIMESTAMP"}
+
+    program = Path(__file__).parents[2] / ".venv" / "bin" / "duckdb"
+    if program.exists():
+        told = subprocess.run(
+            [program, "-csv", "-noheader", "-c", query], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert told.split(",")[:2] == [str(day.num_rows), str(amount)]
+        assert told.split(",")[3:] == [str(value) for value in expected[3:]]
+
+    arrow = pq.read_table(path)
+    assert arrow.schema.field("revenue_amount").type == pa.decimal128(12, 2)
+    assert arrow.schema.field("timestamp").type == pa.timestamp("ms")
+    assert arrow.schema.metadata[b"mallard.schema_version"] == str(SCHEMA_VERSION).encode()
+
+    frame = polars.read_parquet(path)
+    assert frame.schema["revenue_amount"] == polars.Decimal(12, 2)
+    assert frame.schema["timestamp"] == polars.Datetime("ms")
+    assert frame["revenue_amount"].sum() == Decimal(amount)
+    assert frame["position"].to_list() == day["position"].to_pylist()
+    assert frame["pathname"].to_list() == day["pathname"].to_pylist()
+
+
+def test_visits_stand_together_and_custom_events_by_name_at_the_end(day: pa.Table) -> None:
+    names = day["event_name"].to_pylist()
+    common = [name in {"pageview", "engagement"} for name in names]
+    first = common.index(False)
+    assert not any(common[first:])
+    assert names[first:] == sorted(names[first:])
+    keys = list(zip(day["visitor_id"].to_pylist(), day["visit"].to_pylist(), strict=True))[:first]
+    runs = [key for at, key in enumerate(keys) if at == 0 or key != keys[at - 1]]
+    assert len(runs) == len(set(keys))
+
+
+def test_a_large_site_day_takes_some_fifteen_bytes_an_event(tmp_path: Path) -> None:
+    rows = sorted_day(100_000)
+    write(rows, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size / rows.num_rows < 15.5
+
+
+def test_a_small_part_is_mostly_events(tmp_path: Path) -> None:
+    write(PART_SCHEMA.empty_table(), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 6_000
