@@ -82,7 +82,7 @@ class Compactor:
     def _try(self, work: Merge | Settle) -> None:
         try:
             problem = self._do(work)
-        # RuntimeError is how DuckDB says that it was interrupted; OSError, what stops a stream.
+        # RuntimeError is how DuckDB says that it was interrupted; OSError is the disk's.
         except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError, OSError) as error:
             if self._stopping:
                 return
