@@ -2,8 +2,8 @@
 
 A server is open, so that nobody has to say who they are to read, as long as nobody but this machine
 can reach it: it listens on loopback, no key was ever made, no proxy is configured, and the request
-neither came through one nor is for another name than this machine's. (A web page of somebody
-else's could make its own name mean 127.0.0.1, and read here through a browser.)
+neither came through one nor is for another name than this machine's, nor from somebody else's web
+page. (Such a page could make its own name mean 127.0.0.1, or have its visitor's browser ask here.)
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from mallard.errors import Unauthenticated
 
 # What proxies say of those they ask for.
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+# Sec-Fetch-Site of what a browser asks for by itself or for a page of ours (W3C Fetch Metadata).
+_OWN_PAGES = ("none", "same-origin")
 
 
 class Guard:
@@ -60,6 +62,8 @@ def _token(request: Request) -> str | None:
 
 def _is_local(request: Request) -> bool:
     if any(name in request.headers for name in _FORWARDED):
+        return False
+    if request.headers.get("sec-fetch-site", "none") not in _OWN_PAGES:
         return False
     host = request.headers.get("host", "")
     name, colon, port = host.rpartition(":")

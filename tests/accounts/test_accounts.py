@@ -230,6 +230,21 @@ def test_two_processes_change_at_once_and_nothing_is_lost(path: Path, accounts: 
     assert (len(directory.keys), directory.version) == (30, 60)
 
 
+def test_a_full_disk_refuses_the_change_and_the_rest_goes_on(accounts: Accounts) -> None:
+    _, token = accounts.change_now(lambda control: control.keys.create(KEY))
+
+    def fill(control: Control) -> None:
+        # What a full disk says too, here of a file that may not grow.
+        control._connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        for number in range(100):
+            control.goals.add("a.example", {"event_name": f"{number} " + "x" * 200})
+
+    with pytest.raises(StorageError, match="full"):
+        accounts.change_now(fill)
+    assert accounts.directory_now().authenticate(token)
+    assert accounts.read_now(lambda control: control.goals.all()) == []
+
+
 def test_no_token_is_on_disk(path: Path, accounts: Accounts) -> None:
     _, token = accounts.change_now(lambda control: control.keys.create(KEY))
     accounts.directory_now().authenticate(token)

@@ -13,6 +13,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from mallard.accounts import accounts as room
 from mallard.accounts import database as databases
@@ -62,6 +64,13 @@ def test_all_migrations_in_a_row_make_what_a_new_database_has(tmp_path: Path, pa
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT version FROM accounts_change").fetchall() == [(0,)]
     database.close()
+
+
+def test_postgresql_takes_the_same_tables() -> None:
+    for table in METADATA.tables.values():
+        statement = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert statement.strip().startswith(f"CREATE TABLE {table.name}")
+        assert "AUTOINCREMENT" not in statement
 
 
 def test_the_revisions_are_those_of_the_folder() -> None:

@@ -73,6 +73,16 @@ async def test_it_is_not_for_what_came_through_a_proxy(accounts: Accounts, heade
     assert not await is_open(accounts, None, **{header: "192.0.2.1"})
 
 
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [("none", True), ("same-origin", True), ("same-site", False), ("cross-site", False)],
+)
+async def test_it_is_not_for_somebody_elses_page(
+    accounts: Accounts, site: str, expected: bool
+) -> None:
+    assert await is_open(accounts, None, sec_fetch_site=site) == expected
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "analytics.example"])
 async def test_a_server_that_others_reach_is_not_open(accounts: Accounts, host: str) -> None:
     assert not await is_open(accounts, Config(server=ServerConfig(host=host)))
