@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import registry
 from sqlalchemy.schema import CreateTable
 
 from mallard.accounts import accounts as room
@@ -68,7 +68,7 @@ def test_all_migrations_in_a_row_make_what_a_new_database_has(tmp_path: Path, pa
 
 def test_postgresql_takes_the_same_tables() -> None:
     for table in METADATA.tables.values():
-        statement = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        statement = str(CreateTable(table).compile(dialect=registry.load("postgresql")()))
         assert statement.strip().startswith(f"CREATE TABLE {table.name}")
         assert "AUTOINCREMENT" not in statement
 
