@@ -23,6 +23,7 @@ from mallard.cli.benchmark.rates import Setting, acknowledgement, rates
 from mallard.cli.benchmark.rows import Row
 from mallard.cli.benchmark.sizes import flush, tracker
 from mallard.cli.benchmark.starts import after_kill, first_accepted
+from mallard.cli.benchmark.store_rows import growth, sizes
 
 TABLE_CHARACTERS = 150  # where no terminal says how wide it is
 SYNC_BYTES = 16 * 1024  # about what a group commit of 20 events writes
@@ -65,7 +66,9 @@ def measure(setting: Setting, events: int, say: Callable[[str], None]) -> list[R
     say("Flushes ...")
     rows.append(flush(setting))
     say("Starts ...")
-    return [*rows, after_kill(setting, events), first_accepted(setting), *tracker(setting)]
+    rows += [after_kill(setting, events), first_accepted(setting), *tracker(setting)]
+    say("The store ...")
+    return [*rows, *sizes(setting), *growth(setting)]
 
 
 def table_of(rows: list[Row]) -> Table:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mallard.cli import bench
-from mallard.cli.benchmark import processes, traffic
+from mallard.cli.benchmark import processes, store_rows, traffic
 from mallard.cli.benchmark.rates import Setting
 from mallard.cli.benchmark.rows import Pairs, Row, Target
 from mallard.ingest.bots import Bots
@@ -29,10 +29,17 @@ WHAT = [
     "process start to first 202",
     "tracker with every automatic feature",
     "tracker with pageviews",
+    "stored bytes an event",
+    "its visits",
+    "compaction of that site-day",
+    "flush of 1,000 events beside 20 site-days against 5",
+    "start with 20 parts",
 ]
 
 
-def test_a_short_run_measures_every_row(tmp_path: Path) -> None:
+def test_a_short_run_measures_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_rows, "DAY_EVENTS", 5_000)
+    monkeypatch.setattr(store_rows, "SITE_DAYS", (5, 10, 20))
     setting = Setting(tmp_path, processes.Cores(), seconds=0.2, rounds=1)
     rows = bench.measure(setting, events=1500, say=lambda what: None)
     for row, what in zip(rows, WHAT, strict=True):
@@ -40,6 +47,7 @@ def test_a_short_run_measures_every_row(tmp_path: Path) -> None:
         assert row.value > 0, row
         assert row.sound, row
     by_what = dict(zip(WHAT, rows, strict=True))
+    assert "visitor_id" in by_what["stored bytes an event"].measured
     assert "0 lost, 0 doubled" in by_what["start after kill -9 with 1,500 events"].measured
 
 
