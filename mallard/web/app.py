@@ -34,6 +34,7 @@ from mallard.web.direct import DirectDoor
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, log_failure, problem
 from mallard.web.reports import Answering, Reports
+from mallard.web.stats import Stats
 
 _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -78,12 +79,14 @@ def create_app(server: Serving) -> Application:
         direct[path.encode()] = collector.event_at_once
         doors[f"{path}/batch"] = collector.batch
     tracker = server.config.tracker
+    reports = Reports(server, guard, bodies)
     routes = [
         *Probes(server).routes(),
         *pages.routes(tracker),
         *welcome.routes(tracker),
         *Admin(server.accounts, guard, bodies).routes(),
-        *Reports(server, guard, bodies).routes(),
+        *reports.routes(),
+        *Stats(reports).routes(),
     ]
     return Application(doors, direct, _pages(server, routes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -56,10 +56,16 @@ class Reports:
             names = {name.decode(): value.decode() for name, value in headers}
             return Response(body, status, names)
 
-    async def _answer(self, request: Request) -> dict[str, object]:
-        principal, directory = await self._guard.look(request)
+    async def _answer(self, request: Request) -> dict[str, Any]:
         document = await self._bodies.document(request, BODY_BYTES_MAX)
-        site_id = document.get("site_id") if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            raise InvalidInput("The query is no JSON object.", rule="an object")
+        return await self.ask(request, document)
+
+    async def ask(self, request: Request, document: dict[str, Any]) -> dict[str, Any]:
+        """Answer a query's document for who sent the request; raises what may be wrong with it."""
+        principal, directory = await self._guard.look(request)
+        site_id = document.get("site_id")
         if not isinstance(site_id, str):
             raise InvalidInput("The query names no site.", field="site_id", rule="a site's name")
         principal.require(Scope.STATS, site_id)
