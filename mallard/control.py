@@ -26,6 +26,7 @@ FOLDER = "requests"  # in the data folder
 REQUEST, ANSWER = ".request", ".answer"
 REQUEST_BYTES_MAX = 32 * 1024 * 1024
 POLL_SECONDS = 0.2
+INTERRUPT_SECONDS = 0.1
 # Longer than an answer takes that reads all that is stored; then the asker gives up.
 ANSWER_SECONDS = 600.0
 
@@ -52,11 +53,16 @@ class Control:
             self._files.remove(self._folder / name)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop after the request that is being answered."""
+    def stop(self, interrupt: Callable[[], None] | None = None) -> None:
+        """Stop after the request that is being answered.
+
+        interrupt: makes a long one end early; called again and again until it does.
+        """
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        while self._thread.is_alive():
+            if interrupt:
+                interrupt()
+            self._thread.join(INTERRUPT_SECONDS if interrupt else None)
 
     def call(self, command: str, arguments: Mapping[str, Any]) -> Any:
         """Do what a request asks for, in this process, and return what `ask` would."""

@@ -186,7 +186,7 @@ class Server:
 
     def stop(self) -> None:
         """Settle what was accepted, flush it, and let the folder go."""
-        self.control.stop()
+        self.control.stop(self._interrupt_maintenance)
         self.engine.close()
         self.maintenance.stop(self._interrupt_maintenance)
         self.schedule.stop()
@@ -215,7 +215,7 @@ class Server:
             f"{part.location} {reason}; its {part.rows} events are missing from answers"
             for part, reason in self.store.snapshot().quarantined
         ]
-        problems = self.compactor.problems + self.rollups.problems
+        problems = self.compactor.problems + self.erasure.problems + self.rollups.problems
         return Health(checks, notes + self._log_notes + problems)
 
     def _room_bytes(self) -> int:

@@ -166,6 +166,10 @@ class Buffer:
             with self._committer.turn:
                 self._committer.trim(*trim)
 
+    def sync_removals(self) -> None:
+        """Return once the segments that were removed stay so after a power loss; raises OSError."""
+        self._wal.sync_removals()
+
     def close(self) -> None:
         """Refuse new events, settle those under way and stop the thread."""
         with self._door:

@@ -175,6 +175,10 @@ class Wal:
                 self._files.remove(self._folder / name)
             del self._segments[0]
 
+    def sync_removals(self) -> None:
+        """Return once the segments that were removed stay so after a power loss; raises OSError."""
+        self._files.sync_folder(self._folder)
+
     def close(self) -> None:
         """Close the newest segment, which stays."""
         self._close()

@@ -163,6 +163,8 @@ def reclassify(
         for label, events in found["changes"][:LINES_MAX]:
             click.echo(f"  {events:>10,}  {label}")
         click.echo(f"{found['events']:,} events in all.")
+        if found["left"]:
+            click.echo(f"{found['left']:,} more are too many for one rule; ask again after this.")
         question = "Change them?" if what == "sources" else "Drop them?"
         _begin(ask, found["definition"], question, yes=yes, now=now)
 

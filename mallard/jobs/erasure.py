@@ -48,6 +48,7 @@ from mallard.store.snapshot import Change, Retired, Rule, SiteDay
 from mallard.store.store import Store
 
 RULES_MAX = 100  # active at once: each is part of every query
+RULE_BYTES_MAX = 4 * 1024 * 1024
 # A rule whose end waits is looked at again so many times at once, and then ever later: each time
 # what is stored of its site-days is read.
 PROMPT_TRIES = 5
@@ -95,7 +96,7 @@ class Erasure:
         self._retry_at: dict[str, float] = {}
         self._spilled_before: dict[str, set[tuple[str, int]]] = {}
         self._stopping = False
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._connections: set[duckdb.DuckDBPyConnection] = set()
         self._incomplete = True  # whether a receipt may be so; found out by the first run
 
     # --- what people ask for ---
@@ -126,6 +127,8 @@ class Erasure:
             rule = Rule(
                 secrets.token_hex(6), now, watermark, rule_text(definition, terms), frozenset()
             )
+            if len(rule.definition) > RULE_BYTES_MAX:
+                raise InvalidInput("This rule is too long; each query would have to read it.")
             # What is damaged may come back, and then hold what is meant.
             damaged = [
                 part for part, _ in self._store.snapshot().quarantined if could_hold(part, rule)
@@ -170,6 +173,12 @@ class Erasure:
             for rule in self._store.snapshot().rules
         ]
 
+    @property
+    def problems(self) -> list[str]:
+        """What keeps rules from their end for long, a sentence each."""
+        late = [each for each, tries in self._tries.items() if tries > PROMPT_TRIES]
+        return [f"the erasure {each} waits for {self._waits.get(each, '')}" for each in late]
+
     def receipts(self) -> list[dict[str, Any]]:
         """Return the receipts, the oldest first; one without completed_at is nearly so."""
         return list(self._store.receipts().values())
@@ -179,8 +188,9 @@ class Erasure:
     def interrupt(self) -> None:
         """End what is under way, which goes on at the next start; call it until `run` has ended."""
         self._stopping = True
-        if connection := self._connection:
-            connection.interrupt()
+        for connection in tuple(self._connections):
+            with contextlib.suppress(duckdb.Error):  # it was closed in this moment
+                connection.interrupt()
 
     def run(self) -> None:
         """Rewrite what is due, and end the rules that nothing is left of.
@@ -195,8 +205,7 @@ class Erasure:
                     for rule in batch:
                         self._end(rule)
                     self._complete_receipts()
-            # RuntimeError is how DuckDB says that it was interrupted.
-            except (StorageError, RuntimeError):
+            except StorageError:
                 if not self._stopping:
                     raise
             finally:
@@ -313,6 +322,7 @@ class Erasure:
         """Have the log go on in a segment that holds no event of the rule's time."""
         first = self._buffer.wal.first_position
         if first is None or first > rule.last_position:
+            self._buffer.sync_removals()
             return ""
         self._flusher.flush()
         self._buffer.roll(self._store.snapshot().watermark)
@@ -356,11 +366,7 @@ class Erasure:
         """Return what a rule would do to the events until now, and the last one's position."""
         self._flusher.flush()
         unbound = Terms("", 0, 0, ())
-        with (
-            discreet(),
-            self._store.reading() as snapshot,
-            connect(self._work, self._data) as connection,
-        ):
+        with self._store.reading() as snapshot, self._connect() as connection:
             check_expressions(connection, definition)
             text = rule_text(definition, unbound)
             rule = Rule("", 0, snapshot.watermark, text, frozenset())
@@ -372,11 +378,15 @@ class Erasure:
     @contextlib.contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with discreet(), connect(self._work, self._data) as connection:
-            self._connection = connection
+            self._connections.add(connection)
             try:
                 yield connection
+            except RuntimeError as error:  # is how DuckDB says that it was interrupted
+                if self._stopping:
+                    raise StorageError("The server is stopping.") from error
+                raise
             finally:
-                self._connection = None
+                self._connections.discard(connection)
 
 
 def _days(file: Part | Derived) -> list[SiteDay]:

@@ -16,7 +16,7 @@ from mallard.jobs.database import connect
 from mallard.jobs.flush import Flusher
 from mallard.jobs.rewriting import discreet
 from mallard.query.events import rows_of
-from mallard.query.rules import Condition, Definition, Row, apply
+from mallard.query.rules import MAPPED_MAX, VALUES_MAX, Condition, Definition, Row, apply
 from mallard.query.sql import Sql, name
 from mallard.store.store import Store
 
@@ -46,10 +46,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A rule, None when nothing would change, and what it would do: (what, events), most first."""
+    """A rule, None when nothing would change, and what it would do: (what, events), most first.
+
+    left: events that it leaves to another one, which is proposed once this one is active.
+    """
 
     definition: Definition | None
     changes: list[tuple[str, int]] = field(default_factory=list)
+    left: int = 0
 
 
 class Reclassification:
@@ -80,25 +84,30 @@ class Reclassification:
     def sources(self, limits: Limits = EVERYTHING) -> Proposal:
         """Propose today's source and channel for each event that has others.
 
-        Raises InvalidInput when the limits are too wide, and StorageError.
+        Raises InvalidInput for limits that are none, and StorageError.
         """
         keys = (*self._attributed_by, "channel")
         columns = ("referrer_source", "channel")
         at = keys.index("referrer_source")
         mapping: dict[Row, Row] = {}
-        changes: Counter[str] = Counter()
+        found: Counter[Row] = Counter()
         # Events of doors that know no channel stay without one.
         for *row, events in self._found(keys, Sql("channel IS NOT NULL"), limits):
             *known, channel = row
             new = self._attribute(*known)
             if new != (known[at], channel):
                 mapping[tuple(row)] = new
-                old = f"{known[at] or 'no source'} ({channel})"
-                changes[f"{old} becomes {new[0] or 'no source'} ({new[1]})"] += events
+                found[tuple(row)] = events
         if not mapping:
             return Proposal(None)
-        definition = Definition(*limits, keys=keys, columns=columns, mapping=mapping)
-        return Proposal(definition, changes.most_common())
+        changes: Counter[str] = Counter()
+        taken = {key: mapping[key] for key, _ in found.most_common(MAPPED_MAX)}
+        for key, (source, channel) in taken.items():
+            old = f"{key[at] or 'no source'} ({key[-1]})"
+            changes[f"{old} becomes {source or 'no source'} ({channel})"] += found[key]
+        definition = Definition(*limits, keys=keys, columns=columns, mapping=taken)
+        left = found.total() - changes.total()
+        return Proposal(definition, changes.most_common(), left)
 
     def spam(self, limits: Limits = EVERYTHING) -> Proposal:
         """Propose to drop what comes from referrers that are blocked now; see `sources`."""
@@ -118,8 +127,10 @@ class Reclassification:
                 changes[value] += events
         if not changes:
             return Proposal(None)
-        condition = Condition(column, "is", tuple(sorted(changes)))
-        return Proposal(Definition(*limits, conditions=(condition,)), changes.most_common())
+        taken = changes.most_common(VALUES_MAX)
+        condition = Condition(column, "is", tuple(value for value, _ in taken))
+        left = changes.total() - sum(events for _, events in taken)
+        return Proposal(Definition(*limits, conditions=(condition,)), taken, left)
 
     def _found(
         self, columns: Sequence[str], where: Sql, limits: Limits

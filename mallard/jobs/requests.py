@@ -44,6 +44,7 @@ def answers(erasure: Erasure, reclassification: Reclassification) -> dict[str, A
             "definition": proposal.definition.to_json() if proposal.definition else None,
             "changes": proposal.changes[:CHANGES_MAX],
             "events": sum(events for _, events in proposal.changes),
+            "left": proposal.left,
         }
 
     return {

@@ -25,7 +25,9 @@ from mallard.store.snapshot import Rule
 
 FORMAT = 1
 OPERATORS = ("is", "is_not", "contains", "matches")
-VALUES_MAX = 10_000  # of one condition, and of a mapping: it becomes part of each query's text
+# Each becomes part of every query's text: so many cost a query a tenth of a second.
+VALUES_MAX = 10_000  # of one condition
+MAPPED_MAX = 1_000  # of a mapping
 VALUE_LENGTH_MAX = 4_096
 _VISITOR = re.compile(r"[0-9a-fA-F]{16}")
 # What events can be told apart by. Instants and money are left out: dates say when.
@@ -115,8 +117,8 @@ class Definition:
     def _check_mapping(self) -> None:
         if not self.mapping or not self.keys or not self.columns:
             raise InvalidInput("A rule that changes values says which, and to what.")
-        if len(self.mapping) > VALUES_MAX:
-            raise InvalidInput(f"A rule changes at most {VALUES_MAX} combinations of values.")
+        if len(self.mapping) > MAPPED_MAX:
+            raise InvalidInput(f"A rule changes at most {MAPPED_MAX} combinations of values.")
         if not {*self.keys, *self.columns} <= _TEXTS & COLUMNS:
             raise InvalidInput("A rule changes columns of text, by columns of text.")
         for key, new in self.mapping.items():

@@ -111,6 +111,22 @@ def test_a_server_that_is_killed_goes_on_erasing_at_its_next_start(tmp_path: Pat
         assert paths_in(server) == [["/kept", "1"]]
 
 
+def test_spam_that_is_known_today_leaves_history(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, SETTINGS) as server:
+        send(server, "kept", r="https://fine.example/")
+        send(server, MARK, r=f"https://{MARK}.example/")
+        server.terminate()
+        server.settings["ingest.blocked_referrers"] = f"{MARK}.example"
+        server.restart()
+        declined = run("reclassify", "spam", "--data", str(server.data), settings=server.settings)
+        assert f"1  https://{MARK}.example/" in declined.stdout
+        assert len(paths_in(server)) == 2  # nobody said yes
+        assert "Done." in mallard(server, "reclassify", "spam", "--yes", "--now")
+        assert paths_in(server) == [["/kept", "1"]]
+        assert "Nothing would change." in mallard(server, "reclassify", "sources")
+        assert holders(server.data) == set()
+
+
 def test_a_request_that_nobody_understands_is_refused_in_words(tmp_path: Path) -> None:
     with RunningServer(tmp_path, SETTINGS) as server:
         for arguments, words in (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mallard.errors import InvalidInput, NotFound
 from mallard.event import Event
-from mallard.jobs.erasure import RULES_MAX
+from mallard.jobs.erasure import PROMPT_TRIES, RULES_MAX
 from mallard.jobs.receipt import Terms, rule_text
 from mallard.jobs.verify import verify
 from mallard.query.events import open_folder
@@ -52,6 +52,17 @@ def test_nothing_of_a_subject_is_on_disk_once_the_receipt_says_so(rooms: Erasing
     assert holders(rooms.data) == set()
     assert users(rooms.data) == {KEPT: 4}
     assert verify(rooms.data, rooms.files).problems == []
+
+
+@pytest.mark.parametrize("column", ["url", "props"])
+def test_what_a_condition_is_about_is_found_however_a_part_keeps_it(
+    column: str, rooms: ErasingRooms
+) -> None:
+    rooms.fill()
+    receipt = rooms.finish(rooms.erasure.begin(said([MARK], column, "contains")))
+    assert receipt["events"] == 6
+    assert holders(rooms.data) == set()
+    assert users(rooms.data) == {KEPT: 4}
 
 
 def test_a_receipt_tells_what_was_done_and_nothing_of_whom(rooms: ErasingRooms) -> None:
@@ -253,6 +264,44 @@ def test_the_log_goes_on_while_what_it_held_goes(rooms: ErasingRooms) -> None:
     rooms.finish(rule)
     assert holders(rooms.data) == set()
     assert users(rooms.data) == {KEPT: 5}
+
+
+def test_a_job_that_is_interrupted_goes_on_at_the_next_start(
+    rooms: ErasingRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms.fill()
+    rule = rooms.erasure.begin(user())
+    swap, done = rooms.store.swap, []
+
+    def interrupting(change: Change) -> None:
+        swap(change)
+        done.append(change.reason)
+        rooms.erasure.interrupt()
+
+    monkeypatch.setattr(rooms.store, "swap", interrupting)
+    rooms.erasure.run()
+    assert done == ["erasure"]
+    rooms.close()
+    again = ErasingRooms(rooms.data)
+    assert users(again.data) == {KEPT: 4}
+    again.finish(rule)
+    assert holders(again.data) == set()
+    assert users(again.data) == {KEPT: 4}
+    again.close()
+
+
+def test_what_waits_for_long_is_a_problem_to_be_told(rooms: ErasingRooms) -> None:
+    rooms.fill()
+    rule = rooms.erasure.begin(user())
+    assert rooms.erasure.problems == []
+    with rooms.store.reading():
+        for _ in range(PROMPT_TRIES + 3):
+            rooms.erasure.run()
+        (problem,) = rooms.erasure.problems
+    assert problem.startswith(f"the erasure {rule} waits for ")
+    assert MARK not in problem
+    rooms.finish(rule)
+    assert rooms.erasure.problems == []
 
 
 def test_only_so_many_rules_are_active_at_once(rooms: ErasingRooms) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mallard.ingest.bots import Bots
 from mallard.ingest.hindsight import ATTRIBUTED_BY, Hindsight
 from mallard.ingest.referrer import Referrers
+from mallard.jobs import reclassify
 from mallard.jobs.reclassify import Limits, Reclassification
 from mallard.query.events import open_folder
 from tests.erasing import WORK, ErasingRooms
@@ -111,6 +112,29 @@ def test_a_proposal_stays_within_its_site_and_dates(rooms: ErasingRooms) -> None
     assert proposal.changes == [(spam, 1)]
     assert proposal.definition is not None
     assert rooms.erasure.preview(proposal.definition).counts == {("a.example", "2024-05-02"): 1}
+
+
+def test_what_is_too_much_for_one_rule_is_left_to_another(
+    rooms: ErasingRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclassify, "MAPPED_MAX", 2)
+    monkeypatch.setattr(reclassify, "VALUES_MAX", 2)
+    hosts = ["a.example", *["b.example"] * 2, *["c.example"] * 3]
+    rooms.append(
+        *(make_event(referrer=f"https://{host}/", referrer_source="", channel="") for host in hosts)
+    )
+    first = reclassification(rooms).sources()
+    # "" is a source that no list explains, and is kept; its channel is not.
+    assert (sum(events for _, events in first.changes), first.left) == (5, 1)
+    assert first.definition is not None
+    rooms.erasure.begin(first.definition)
+    second = reclassification(rooms).sources()
+    assert (sum(events for _, events in second.changes), second.left) == (1, 0)
+    spam = reclassification(rooms, "example").spam()
+    assert (spam.changes, spam.left) == (
+        [("https://c.example/", 3), ("https://b.example/", 2)],
+        1,
+    )
 
 
 def test_an_empty_store_proposes_nothing(rooms: ErasingRooms) -> None:
