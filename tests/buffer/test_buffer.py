@@ -391,6 +391,16 @@ async def test_loaded_at_never_goes_back_when_the_clock_does(rigs: Rigs) -> None
     assert (await rig.buffer.append([make_event()])).loaded_at == 5_000
 
 
+async def test_what_is_committed_at_once_is_loaded_when_it_was_received(rigs: Rigs) -> None:
+    rig = rigs()
+    rig.clock.us = 10_004_700
+    at_once, late = make_event(timestamp=10_001_000), make_event(timestamp=9_999_000)
+    assert (await rig.buffer.append([at_once])).loaded_at == 10_001_000
+    assert (await rig.buffer.append([late])).loaded_at == 10_004_000
+    backfilled = make_event(timestamp=5_000, received_at=10_003_000)
+    assert (await rig.buffer.append([backfilled])).loaded_at == 10_004_000  # never back
+
+
 async def test_a_client_that_goes_away_takes_nobody_along(rigs: Rigs) -> None:
     rig = rigs()
     waiting = await rig.held_up()

@@ -33,7 +33,7 @@ def test_events_are_filled_as_in_life() -> None:
     rows = table.num_rows
 
     def share(name: str) -> float:
-        return (rows - table[name].null_count) / rows
+        return float((rows - table[name].null_count) / rows)
 
     assert 0.08 < share("props") < 0.12
     assert 0.015 < share("revenue_amount") < 0.025
