@@ -36,6 +36,7 @@ from mallard.jobs.schedule import Job, Schedule
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine
 from mallard.query.events import read_newest
+from mallard.query.plausible.segments import check_segment
 from mallard.query.shell_script import ShellScript
 from mallard.query.tail import Tail
 from mallard.store.local import DATABASE, LocalStore
@@ -97,7 +98,7 @@ class Server:
         config, files, clock = self.config, self.files, self.clock
         script = ShellScript(self.data, files, clock)
         self.store = LocalStore(self.data, files, clock, script.tell)
-        self.accounts = Accounts(self.data / DATABASE, clock)
+        self.accounts = Accounts(self.data / DATABASE, clock, check_segment)
         self.buffer = Buffer(
             config.buffer, self.data, files, clock, self.telemetry, self.store.node
         )

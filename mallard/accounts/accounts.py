@@ -12,7 +12,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -23,6 +23,7 @@ from mallard.accounts.directory import Directory
 from mallard.accounts.migrations import REVISIONS, VERSION_TABLE
 from mallard.clock import Clock, utc_date
 from mallard.errors import MallardError, Overloaded, StorageError
+from mallard.site import Goal
 
 if TYPE_CHECKING:
     from mallard.accounts.control import Control
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def any_filters(filters: list[Any]) -> None:
+def any_filters(filters: list[Any], goals: Sequence[Goal]) -> None:
     """Let any filters of a segment pass."""
 
 
@@ -47,11 +48,12 @@ class Accounts:
         self,
         path: Path,
         clock: Clock,
-        check_filters: Callable[[list[Any]], object] = any_filters,
+        check_filters: Callable[[list[Any], Sequence[Goal]], object] = any_filters,
     ) -> None:
         """path: the database, which is there already when the first question comes.
 
-        check_filters: raises InvalidInput for a segment's filters that mean nothing.
+        check_filters: raises InvalidInput for a segment's filters that mean nothing on a site
+        with these goals.
         """
         self._path = path
         self._clock = clock

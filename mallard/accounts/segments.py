@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, delete, insert, select, true, update
 
 from mallard.accounts import checks
+from mallard.accounts.goals import Goals
 from mallard.accounts.tables import SEGMENT
 from mallard.errors import Conflict, NotFound
-from mallard.site import Segment
+from mallard.site import Goal, Segment
 
 FIELDS = ("name", "filters")
 FILTERS_BYTES_MAX = 16 * 1024
 
-# Raises InvalidInput for filters that mean nothing.
-FilterCheck = Callable[[list[Any]], object]
+# Raises InvalidInput for filters that mean nothing on a site with these goals.
+FilterCheck = Callable[[list[Any], Sequence[Goal]], object]
 
 
 class Segments:
@@ -38,7 +39,7 @@ class Segments:
     def add(self, site_id: str, fields: object) -> Segment:
         """Add a segment. fields: `name` and `filters`. Raises Conflict where the name is taken."""
         site_id = checks.site_id(site_id)
-        values = {**self._read(fields), "site_id": site_id}
+        values = {**self._read(site_id, fields), "site_id": site_id}
         self._refuse_taken(values, None)
         (segment_id,) = self._connection.execute(
             insert(SEGMENT).values(values).returning(SEGMENT.c.segment_id)
@@ -48,7 +49,7 @@ class Segments:
     def replace(self, site_id: str, segment_id: int, fields: object) -> Segment:
         """Make a segment what the fields say, as in `add`. Raises NotFound and Conflict."""
         site_id = self._get(site_id, segment_id).site_id
-        values = {**self._read(fields), "site_id": site_id}
+        values = {**self._read(site_id, fields), "site_id": site_id}
         self._refuse_taken(values, segment_id)
         self._connection.execute(
             update(SEGMENT).where(SEGMENT.c.segment_id == segment_id).values(values)
@@ -60,7 +61,7 @@ class Segments:
         self._get(site_id, segment_id)
         self._connection.execute(delete(SEGMENT).where(SEGMENT.c.segment_id == segment_id))
 
-    def _read(self, fields: object) -> dict[str, Any]:
+    def _read(self, site_id: str, fields: object) -> dict[str, Any]:
         document = checks.known_fields(fields, FIELDS)
         name, filters = checks.text(document, "name"), document.get("filters")
         rule = 'a list of filters, such as [["is", "visit:country", ["DE"]]]'
@@ -74,7 +75,7 @@ class Segments:
             checks.refuse("filters", "is too long", f"at most {FILTERS_BYTES_MAX} bytes")
         if b"\\u0000" in text:  # which PostgreSQL's JSON cannot hold
             checks.refuse("filters", "holds a NUL character", "text without U+0000")
-        self._check_filters(filters)
+        self._check_filters(filters, Goals(self._connection).of(site_id))
         return {"name": name, "filters": filters}
 
     def _get(self, site_id: str, segment_id: int) -> Segment:

@@ -14,13 +14,14 @@ import click
 
 from mallard.accounts import shapes
 from mallard.accounts.access import Scope
-from mallard.accounts.accounts import Accounts
+from mallard.accounts.accounts import Accounts, any_filters
 from mallard.accounts.shapes import Shape
 from mallard.clock import Clock
 from mallard.errors import InvalidInput, StorageError
 
 if TYPE_CHECKING:
     from mallard.accounts.control import Control
+    from mallard.accounts.segments import FilterCheck
 
 DATABASE = "mallard.db"
 
@@ -53,14 +54,14 @@ def _site_settings(command: _Command) -> _Command:
 
 
 @contextlib.contextmanager
-def _accounts(data: Path) -> Iterator[Accounts]:
+def _accounts(data: Path, check_filters: FilterCheck = any_filters) -> Iterator[Accounts]:
     path = data / DATABASE
     if not path.is_file():
         raise StorageError(
             f"{data} is not a Mallard data folder: it has no {DATABASE}. "
             "`mallard serve` makes one when it starts."
         )
-    accounts = Accounts(path, Clock())
+    accounts = Accounts(path, Clock(), check_filters)
     try:
         yield accounts
     finally:
@@ -313,8 +314,11 @@ def list_segments(data: Path, as_json: bool, site: str) -> None:
 @_common
 def add_segment(data: Path, as_json: bool, site: str, name: str, filters: str) -> None:
     """Add a segment. FILTERS is JSON, such as '[["is", "visit:country", ["DE"]]]'."""
+    from mallard.query.plausible.segments import check_segment  # noqa: PLC0415 - it is heavy
+
     fields = {"name": name, "filters": _json(filters)}
-    segment = _change(data, lambda control: control.segments.add(site, fields))
+    with _accounts(data, check_segment) as accounts:
+        segment = accounts.change_now(lambda control: control.segments.add(site, fields))
     _print([shapes.segment(segment)], _SEGMENT_COLUMNS, as_json)
 
 

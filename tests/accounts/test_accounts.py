@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mallard.accounts.accounts import Accounts
 from mallard.accounts.control import Control
 from mallard.accounts.migrations import VERSION_TABLE
 from mallard.errors import Conflict, MallardError, Overloaded, StorageError, Unauthenticated
-from mallard.site import Site
+from mallard.site import Goal, Site
 from tests.accounts.conftest import StandingClock
 
 KEY = {"name": "reports", "scopes": ["stats:read"], "sites": "*"}
@@ -270,11 +271,11 @@ def test_what_is_removed_leaves_no_bytes(path: Path, clock: StandingClock) -> No
 
 
 def test_filters_that_the_engine_refuses_are_refused(path: Path, clock: StandingClock) -> None:
-    def refuse(filters: list[object]) -> None:
-        raise MallardError(f"no sense in {len(filters)} filters")
+    def refuse(filters: list[object], goals: Sequence[Goal]) -> None:
+        raise MallardError(f"no sense in {len(filters)} filters, {len(goals)} goals")
 
     accounts = Accounts(path, clock, refuse)
-    with pytest.raises(MallardError, match="no sense in 1 filters"):
+    with pytest.raises(MallardError, match="no sense in 1 filters, 0 goals"):
         accounts.change_now(
             lambda control: control.segments.add("a", {"name": "x", "filters": [["is"]]})
         )

@@ -114,7 +114,16 @@ def test_segments_are_added_listed_and_removed(shell: Shell) -> None:
     assert shell.json("segments", "list", "a.example") == [made]
     assert "Germans" in shell.run("segments", "list", "a.example")[1]
     assert shell.run("segments", "add", "a.example", "Germans", filters)[0] == 1
-    for bad in ("{", "[]", "[NaN]", "[[1e999]]", '[["\\ud800"]]', "[" * 200, "\udcff"):
+    for bad in (
+        "{",
+        "[]",
+        "[NaN]",
+        "[[1e999]]",
+        '[["\\ud800"]]',
+        "[" * 200,
+        "\udcff",
+        '[["is", "x", ["y"]]]',
+    ):
         assert shell.run("segments", "add", "a.example", "x", bad)[0] == 1
     assert shell.run("segments", "remove", "a.example", str(made["segment_id"])) == (0, "")
     assert shell.json("segments", "list", "a.example") == []

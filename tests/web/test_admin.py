@@ -75,7 +75,9 @@ async def test_what_goes_with_a_site_goes_when_it_is_removed(admin: Caller) -> N
     for site in ("three.example", "four.example"):
         await admin.made("/api/sites", site_id=site)
         await admin.made(f"/api/sites/{site}/goals", event_name="signup")
-        await admin.made(f"/api/sites/{site}/segments", name="x", filters=[["is", "a", ["b"]]])
+        await admin.made(
+            f"/api/sites/{site}/segments", name="x", filters=[["is", "visit:os", ["b"]]]
+        )
     await admin.ask("DELETE", "/api/sites/three.example")
     for site, left in (("three.example", 0), ("four.example", 1)):
         for kind in ("goals", "segments"):
@@ -139,7 +141,15 @@ async def test_segments_are_added_replaced_and_removed(admin: Caller) -> None:
     assert (await admin.ask("GET", path)).json() == {"segments": [put.json()]}
     assert (await admin.ask("DELETE", one)).status_code == 204
     assert (await admin.ask("DELETE", one)).status_code == 404
-    hostile: tuple[Any, ...] = (None, [], {}, "is", [["x" * 20_000]], [["a\0b"]])
+    hostile: tuple[Any, ...] = (
+        None,
+        [],
+        {},
+        "is",
+        [["x" * 20_000]],
+        [["a\0b"]],
+        [["is", "visit:planet", ["Mars"]]],
+    )
     for bad in hostile:
         refused = await admin.ask("POST", path, {"name": "x", "filters": bad})
         assert (refused.status_code, refused.json()["field"]) == (400, "filters")
