@@ -169,3 +169,18 @@ class FolderLock:
     def release(self) -> None:
         """Let the folder go."""
         os.close(self._descriptor)
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Return the process that holds a folder, as it says itself; None when nobody does."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+    finally:
+        os.close(descriptor)  # which lets go at once
+    return None

@@ -96,6 +96,19 @@ def verify(data: Path, deep: bool) -> None:
 
 
 @mallard.command()
+@_CONFIG
+@click.option("--data", metavar="DIR", help="The data folder [default: data].")
+def doctor(config: Path | None, data: str | None) -> None:
+    """Say what is wrong with the data folder and what to do.
+
+    The server may run meanwhile. Exits with 1 when something is wrong.
+    """
+    from mallard.cli import doctor as command
+
+    sys.exit(command.doctor(config, data))
+
+
+@mallard.command()
 @click.argument("target", type=click.Path(path_type=Path), metavar="DEST")
 @_DATA
 @click.option(

@@ -46,7 +46,8 @@ def connect(
     }
     if spill_bytes_max is not None:
         settings["max_temp_directory_size"] = f"{max(0, spill_bytes_max)}B"
-    folder.mkdir(mode=0o700, parents=True)
+    folder.parent.mkdir(mode=0o700, exist_ok=True)  # or it would have another mode
+    folder.mkdir(mode=0o700)
     try:
         with duckdb.connect(config=settings) as connection:
             yield connection
