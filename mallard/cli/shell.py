@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import indent
+from typing import TypeVar
 
 import duckdb
 
@@ -19,6 +21,8 @@ from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
 from mallard.query.events import add_macros, show_folder
 from mallard.query.macros import EXAMPLES
+
+_Result = TypeVar("_Result")
 
 PROMPT = "mallard> "
 CONTINUED = "    ...> "
@@ -54,7 +58,7 @@ def shell(data: Path, sql: str | None, form: str) -> None:
             file=sys.stderr,
         )
     if sql is not None:
-        _run(connection, sql, form)
+        _run(connection, data, sql, form)
         return
     if sys.stdin.isatty():
         import readline  # noqa: F401, PLC0415 - its import gives input() a memory and arrows
@@ -93,28 +97,56 @@ def _answer(connection: duckdb.DuckDBPyConnection, data: Path, sql: str, form: s
     """Run statements on what is stored now; say what is wrong with them, and go on."""
     try:
         show_folder(connection, data)
-        _run(connection, sql, form)
+        _run(connection, data, sql, form)
     except InvalidInput as error:
         print(error.detail, file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, sql: str, form: str) -> None:
+def _run(connection: duckdb.DuckDBPyConnection, data: Path, sql: str, form: str) -> None:
     try:
         for statement in connection.extract_statements(sql):
             if form == "csv":
-                _print_csv(connection.execute(statement))
+                _print_csv(connection, data, statement)
             else:
-                width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
-                connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
+                _print_table(connection, data, statement)
     except (duckdb.Error, RuntimeError) as error:  # RuntimeError: DuckDB was interrupted
         connection.abort()  # it takes nothing else while a result is unfinished
         raise InvalidInput(str(error)) from error
 
 
-def _print_csv(result: duckdb.DuckDBPyConnection) -> None:
+def _print_table(
+    connection: duckdb.DuckDBPyConnection, data: Path, statement: duckdb.Statement
+) -> None:
+    width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
+
+    def show() -> None:
+        connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
+
+    _looking_again(connection, data, show)
+
+
+def _print_csv(
+    connection: duckdb.DuckDBPyConnection, data: Path, statement: duckdb.Statement
+) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(column[0] for column in result.description or [])
-    while rows := result.fetchmany(FETCH_ROWS):
+    rows = _looking_again(
+        connection, data, lambda: connection.execute(statement).fetchmany(FETCH_ROWS)
+    )
+    writer.writerow(column[0] for column in connection.description or [])
+    while rows:
         writer.writerows(rows)
+        rows = connection.fetchmany(FETCH_ROWS)
+
+
+def _looking_again(
+    connection: duckdb.DuckDBPyConnection, data: Path, read: Callable[[], _Result]
+) -> _Result:
+    """Read; where a server has put other files in the place of those, read what is there now."""
+    try:
+        return read()
+    except duckdb.IOException:
+        connection.abort()
+        show_folder(connection, data)
+        return read()

@@ -10,6 +10,8 @@ import pytest
 from mallard.cli.polite import NICENESS
 from mallard.cli.shell import shell
 from mallard.errors import InvalidInput, StorageError
+from mallard.query.events import show_folder
+from tests.stored import A, B, Stored
 
 NAMES = "SELECT event_name FROM events ORDER BY position"
 
@@ -118,10 +120,12 @@ def test_a_query_that_control_c_ended_is_told_and_the_talk_goes_on(
     # DuckDB 2 raises a RuntimeError, none of its own errors, when Control-C ends a query.
     ends = [RuntimeError("Query interrupted")]
 
-    def print_csv(result: duckdb.DuckDBPyConnection) -> None:
+    def print_csv(
+        connection: duckdb.DuckDBPyConnection, _: Path, statement: duckdb.Statement
+    ) -> None:
         if ends:
             raise ends.pop()
-        print(result.fetchall())
+        print(connection.execute(statement).fetchall())
 
     monkeypatch.setattr("mallard.cli.shell._print_csv", print_csv)
     talk(data, "SELECT 1;\nSELECT 40 + 2;\n", monkeypatch)
@@ -144,3 +148,27 @@ def test_history_that_cannot_be_read_is_said_to_be_missing(
     assert said.out == "event_name\nin parquet\n"
     assert "missing" in said.err
     assert "mallard verify" in said.err
+
+
+@pytest.mark.parametrize("form", ["csv", "table"])
+def test_where_compaction_took_a_file_away_meanwhile_it_looks_again(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Stored(tmp_path)
+    stored.flush(0, A, B, A)
+    looked: list[bool] = []
+
+    def show_then_compact(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
+        looked.append(show_folder(connection, data))
+        if len(looked) == 1:
+            stored.clock.pass_by(3 * 86_400)
+            stored.settle()
+            stored.store.sweep(hurry=True)
+            assert not stored.store.retired()
+        return looked[-1]
+
+    monkeypatch.setattr("mallard.cli.shell.show_folder", show_then_compact)
+    shell(tmp_path, "SELECT 'three' || sum(position) AS found FROM events", form)
+    stored.close()
+    assert "three6" in capsys.readouterr().out
+    assert looked == [True, True]

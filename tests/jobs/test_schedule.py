@@ -69,3 +69,26 @@ def test_the_thread_runs_what_is_due_and_stops_when_told() -> None:
     schedule.stop()  # a second time does nothing
     assert threading.active_count() == before
     assert "mallard-jobs" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_long_job_is_interrupted_until_it_ends_and_no_other_begins() -> None:
+    clock, begun, interrupts = SetClock(), threading.Event(), list[int]()
+    third = threading.Event()
+
+    def run() -> None:
+        begun.set()
+        assert third.wait(10)
+
+    def interrupt() -> None:
+        interrupts.append(1)
+        if len(interrupts) == 3:
+            third.set()
+
+    never: list[int] = []
+    jobs = [Job("long", 0.0, run), Job("next", 0.0, lambda: never.append(1))]
+    schedule = Schedule(jobs, clock, Telemetry())
+    schedule.start()
+    assert begun.wait(10)
+    schedule.stop(interrupt)
+    assert len(interrupts) == 3
+    assert never == []
