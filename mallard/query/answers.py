@@ -8,6 +8,7 @@ is left is counted from events and their visits, which of an open day are made u
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 
@@ -16,21 +17,19 @@ import pyarrow.compute as pc
 
 from mallard.query.dimensions import By, Dimension, TimeSlice
 from mallard.query.engine import Kept, Session
-from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.filters import Filter, kept
 from mallard.query.metrics import SUMS, Quantity, shares
 from mallard.query.period import Slice
 from mallard.query.rollup import is_true
-from mallard.query.rules import apply
-from mallard.query.sessions import annotated, visits
+from mallard.query.sessions import SESSION_SCHEMA
+from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
-from mallard.query.tail import Tail, TailView
+from mallard.query.tail import Tail
+from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
-from mallard.store.snapshot import Snapshot
+from mallard.store.snapshot import Day
 from mallard.store.store import Store
 
-# What neither dimensions, filters nor sums read; the widest columns are among them.
-_UNREAD = ("url", "data", "metadata", "idempotency_key", "stream_id", "company_id", "anonymous_id")
 _SLICE = TimeSlice()
 _TOTALS = Sql(
     ", ".join(
@@ -51,22 +50,14 @@ class Grouping:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One question under way: a session, and the store and the tail at one instant."""
+class Relations:
+    """Queries for a site's events in a period, with `visit`, and for the visits of its days.
 
-    session: Session
-    snapshot: Snapshot
-    tail: TailView
-    grouping: Grouping
+    The events lack what no report reads; see `site_days`. They can be read many times.
+    """
 
-    def is_settled(self, day: str, open_days: set[str]) -> bool:
-        """Whether a date's parts have its visits, and nothing else changes its numbers."""
-        found = self.snapshot.days.get((self.grouping.site_id, day))
-        return found is not None and found.sessions is not None and day not in open_days
-
-    def has_events(self, day: str, open_days: set[str]) -> bool:
-        """Whether there may be any on a date."""
-        return day in open_days or (self.grouping.site_id, day) in self.snapshot.days
+    events: Sql
+    visits: Sql
 
 
 class Answers:
@@ -99,128 +90,102 @@ class Answers:
         Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity`; see
         `metrics` for what a row with a currency is. A group without events has no row.
         """
-        tail = self._tail.view()  # tail first, snapshot second: see query/events.py
-        with self._store.reading() as snapshot:
-            asked = _Asked(session, snapshot, tail, grouping)
-            tables = list(self._tables(asked, pieces))
+        with self._days(session, grouping.site_id) as days:
+            tables = list(self._tables(days, grouping, pieces))
         return _total(session, grouping, tables)
 
-    def _tables(self, asked: _Asked, pieces: Sequence[Slice]) -> Iterator[pa.Table]:
-        fresh = asked.tail.after(asked.snapshot.watermark, asked.grouping.site_id)
-        open_days = _open_days(asked, fresh)
+    @contextmanager
+    def relations(
+        self, session: Session, site_id: str, pieces: Sequence[Slice]
+    ) -> Iterator[Relations]:
+        """Give the events of a period, for reports that look at them one by one.
+
+        pieces: of the whole period, in order. What is given is good until the context ends.
+        """
+        with self._days(session, site_id) as days:
+            dates = [day for day in _dates(pieces) if days.has_events(day)]
+            settled = [day for day in dates if days.day(day)]
+            rest = [day for day in dates if not days.day(day)]
+            found = [days.settled(settled)] if settled else []
+            found += [days.open(rest, self._kept)] if rest else []
+            if not found:
+                found = [_no_days(session)]
+            start, end = (pieces[0].start_us, pieces[-1].end_us) if pieces else (0, 0)
+            events = " UNION ALL BY NAME ".join(f"({each})" for each, _ in found)
+            told = " UNION ALL BY NAME ".join(f"({each})" for _, each in found)
+            session.view(
+                "asked_events",
+                Sql(f"""
+                    FROM ({events})
+                    WHERE epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"""),
+            )
+            session.view("asked_visits", Sql(told))
+            yield Relations(Sql("FROM asked_events"), Sql("FROM asked_visits"))
+
+    @contextmanager
+    def _days(self, session: Session, site_id: str) -> Iterator[SiteDays]:
+        tail = self._tail.view()  # tail first, snapshot second: see query/events.py
+        with self._store.reading() as snapshot:
+            yield SiteDays(session, self._store, snapshot, tail, site_id)
+
+    def _tables(
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]
+    ) -> Iterator[pa.Table]:
         rolled: list[tuple[Slice, Derived]] = []
-        settled: list[Slice] = []
+        settled: list[tuple[Slice, Hashable]] = []
         rest: list[Slice] = []
         for piece in pieces:
-            if not asked.is_settled(piece.date, open_days):
+            if not days.has_events(piece.date):
+                continue
+            day = days.day(piece.date)
+            if day is None:
                 rest.append(piece)
-            elif piece.is_whole and (sums := _rollup(asked, piece.date)):
+            elif piece.is_whole and (sums := _rollup(days, grouping, piece.date, day)):
                 rolled.append((piece, sums))
             else:
-                settled.append(piece)
+                key = grouping, day.version, piece.date, piece.start_us, piece.end_us
+                settled.append((piece, key))
         if rolled:
-            yield _from_rollups(asked, self._store, rolled)
-        if settled:
-            yield from self._from_days(asked, settled)
-        rest = [piece for piece in rest if asked.has_events(piece.date, open_days)]
+            yield _from_rollups(days.session, grouping, self._store, rolled)
+        yield from self._from_days(days, grouping, settled)
         if rest:
-            yield from self._from_open_days(asked, rest, fresh)
+            found = days.open(_dates(rest), self._kept)
+            yield from _in_buckets(_scan(days.session, grouping, found, rest))
 
-    def _from_days(self, asked: _Asked, pieces: list[Slice]) -> Iterator[pa.Table]:
-        """Sums of settled days: those that are kept, and those that are not, which then are."""
-        missing: list[Slice] = []
-        for piece in pieces:
-            table = self._kept.get(_key(asked, piece))
-            if table is None:
-                missing.append(piece)
-            elif table.num_rows:
-                yield _in_bucket(table, piece.bucket)
-        if not missing:
-            return
-        days = [asked.snapshot.days[asked.grouping.site_id, day] for day in _dates(missing)]
-        parts = [self._store.source(part) for day in days for part in day.parts]
-        sessions = [self._store.source(day.sessions) for day in days if day.sessions]
-        listed = ", ".join(literal(each) for each in sessions)
-        asked.session.view("events_asked", annotated_rows_of(parts))
-        asked.session.view(
-            "visits_asked",
-            Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"),
-        )
-        found = _scan(asked, missing)
-        self._kept.keep({_key(asked, piece): table for piece, table in found.items()})
-        for piece, table in found.items():
-            if table.num_rows:
-                yield _in_bucket(table, piece.bucket)
-
-    def _from_open_days(
-        self, asked: _Asked, pieces: list[Slice], fresh: pa.Table | None
+    def _from_days(
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Hashable]]
     ) -> Iterator[pa.Table]:
-        """Sums of days that may change: visits are made up of all their events."""
-        dates, site = _dates(pieces), asked.grouping.site_id
-        key = ("open", site, dates, asked.snapshot.version, asked.tail.last_position)
-        events = self._kept.get(key)
-        if events is None:
-            events = asked.session.table(annotated(self._open_rows(asked, dates, fresh)))
-            events = events.select([c for c in events.column_names if c not in _UNREAD])
-            self._kept.keep({key: events})
-        asked.session.view("events_asked", Sql(f"FROM {asked.session.take(events)}"))
-        asked.session.view("visits_asked", visits(Sql("FROM events_asked")))
-        for piece, table in _scan(asked, pieces).items():
-            if table.num_rows:
-                yield _in_bucket(table, piece.bucket)
-
-    def _open_rows(self, asked: _Asked, dates: tuple[str, ...], fresh: pa.Table | None) -> Sql:
-        site, snapshot = asked.grouping.site_id, asked.snapshot
-        parts = [
-            self._store.source(part)
-            for part in (
-                *(part for part in snapshot.recent if part.date in dates and site in part.sites),
-                *(
-                    part
-                    for day in dates
-                    if (site, day) in snapshot.days
-                    for part in snapshot.days[site, day].parts
-                ),
-            )
-        ]
-        sources = []
-        if parts:
-            stored = Sql(f"FROM ({rows_of(parts)}) WHERE site_id = {literal(site)}")
-            sources.append(f"SELECT * FROM ({apply(stored, snapshot.rules)})")
-        if fresh is not None:
-            listed = ", ".join(f"DATE {literal(day)}" for day in dates)
-            taken = asked.session.take(fresh)
-            sources.append(f"SELECT * FROM {taken} WHERE timestamp::DATE IN ({listed})")
-        return Sql(" UNION ALL BY NAME ".join(sources))
+        """Sums of settled days: those that are kept, and those that are not, which then are."""
+        known = {piece: self._kept.get(key) for piece, key in pieces}
+        yield from _in_buckets({piece: table for piece, table in known.items() if table})
+        missing = [piece for piece, table in known.items() if table is None]
+        if missing:
+            found = days.settled(_dates(missing))
+            counted = _scan(days.session, grouping, found, missing)
+            key_of = dict(pieces)
+            self._kept.keep({key_of[piece]: table for piece, table in counted.items()})
+            yield from _in_buckets(counted)
 
 
-def _open_days(asked: _Asked, fresh: pa.Table | None) -> set[str]:
-    """Return the dates whose numbers may differ from what their parts of level 1 say."""
-    site = asked.grouping.site_id
-    days = {part.date for part in asked.snapshot.recent if site in part.sites}
-    days |= {day for rule in asked.snapshot.rules for of, day in rule.affected if of == site}
-    if fresh is not None:
-        found = pc.unique(pc.cast(fresh["timestamp"], pa.date32())).to_pylist()
-        days |= {day.isoformat() for day in found}
-    return days
-
-
-def _rollup(asked: _Asked, day: str) -> Derived | None:
+def _rollup(days: SiteDays, grouping: Grouping, date_: str, day: Day) -> Derived | None:
     """Return the file that has the sums asked for of a whole settled day, if one has them."""
-    grouping = asked.grouping
     if grouping.keep is not None or len(grouping.by) > 1:
         return None
     if grouping.by and not isinstance(grouping.by[0], Dimension):
         return None
-    found = asked.snapshot.rollups.get((grouping.site_id, day[:7]))
-    version = asked.snapshot.days[grouping.site_id, day].version
-    return found if found and is_true(found, day, version) else None
+    found = days.snapshot.rollups.get((grouping.site_id, date_[:7]))
+    return found if found and is_true(found, date_, day.version) else None
 
 
-def _from_rollups(asked: _Asked, store: Store, rolled: Sequence[tuple[Slice, Derived]]) -> pa.Table:
+def _from_rollups(
+    session: Session,
+    grouping: Grouping,
+    store: Store,
+    rolled: Sequence[tuple[Slice, Derived]],
+) -> pa.Table:
     files = {each.location: each for _, each in rolled}
     listed = ", ".join(literal(store.source(each)) for each in files.values())
-    wanted = asked.session.take(
+    wanted = session.take(
         pa.table(
             {
                 "date": pa.array([date.fromisoformat(piece.date) for piece, _ in rolled]),
@@ -228,35 +193,36 @@ def _from_rollups(asked: _Asked, store: Store, rolled: Sequence[tuple[Slice, Der
             }
         )
     )
-    by = asked.grouping.by[0] if asked.grouping.by else Dimension.TOTAL
-    value = "".join(f"value AS {each.column}, " for each in asked.grouping.by)
-    days = [piece.date for piece, _ in rolled]
-    return asked.session.table(
+    by = grouping.by[0] if grouping.by else Dimension.TOTAL
+    value = "".join(f"value AS {each.column}, " for each in grouping.by)
+    dates = [piece.date for piece, _ in rolled]
+    return session.table(
         Sql(f"""
         SELECT bucket, {value} currency, {_TOTALS}
         FROM read_parquet([{listed}], hive_partitioning = false) JOIN {wanted} USING (date)
         WHERE dimension = {literal(by.value)}
-            AND date BETWEEN DATE {literal(min(days))} AND DATE {literal(max(days))}
+            AND date BETWEEN DATE {literal(min(dates))} AND DATE {literal(max(dates))}
         GROUP BY ALL""")
     )
 
 
-def _scan(asked: _Asked, pieces: Sequence[Slice]) -> dict[Slice, pa.Table]:
-    """Count the groups of each piece of the days in `events_asked` and `visits_asked`."""
+def _scan(
+    session: Session, grouping: Grouping, found: tuple[Sql, Sql], pieces: Sequence[Slice]
+) -> dict[Slice, pa.Table]:
+    """Count the groups of each piece; found: queries for the events and visits of its days."""
+    stored, told = found
     whole = [piece for piece in pieces if piece.is_whole]
     sliced = [piece for piece in pieces if not piece.is_whole]
-    found: dict[Slice, pa.Table] = {}
-    stored, told = Sql("FROM events_asked"), Sql("FROM visits_asked")
+    counted: dict[Slice, pa.Table] = {}
     if whole:
         chosen = stored
         if sliced:
             listed = ", ".join(f"DATE {literal(day)}" for day in _dates(whole))
-            chosen = Sql(f"FROM events_asked WHERE timestamp::DATE IN ({listed})")
-        events = kept(chosen, told, asked.grouping.keep)
-        table = _counted(asked.session, events, told, asked.grouping.by)
-        found |= _split(table, "date", {date.fromisoformat(each.date): each for each in whole})
+            chosen = Sql(f"FROM ({stored}) WHERE timestamp::DATE IN ({listed})")
+        table = _counted(session, kept(chosen, told, grouping.keep), told, grouping.by)
+        counted |= _split(table, "date", {date.fromisoformat(each.date): each for each in whole})
     if sliced:
-        wanted = asked.session.take(
+        wanted = session.take(
             pa.table(
                 {
                     "slice_us": [piece.start_us for piece in sliced],
@@ -268,12 +234,12 @@ def _scan(asked: _Asked, pieces: Sequence[Slice]) -> dict[Slice, pa.Table]:
         # What a filter asks of a visit may have happened in another slice of the day.
         events = Sql(f"""
             SELECT * EXCLUDE (slice_end_us, slice_date)
-            FROM ({kept(stored, told, asked.grouping.keep)}) JOIN {wanted}
+            FROM ({kept(stored, told, grouping.keep)}) JOIN {wanted}
                 ON timestamp::DATE = slice_date AND epoch_us(timestamp) >= slice_us
                     AND epoch_us(timestamp) < slice_end_us""")
-        table = _counted(asked.session, events, told, (*asked.grouping.by, _SLICE))
-        found |= _split(table, _SLICE.column, {each.start_us: each for each in sliced})
-    return found
+        table = _counted(session, events, told, (*grouping.by, _SLICE))
+        counted |= _split(table, _SLICE.column, {each.start_us: each for each in sliced})
+    return counted
 
 
 def _counted(session: Session, events: Sql, told: Sql, by: Sequence[By]) -> pa.Table:
@@ -335,14 +301,19 @@ def _nothing(grouping: Grouping) -> pa.Table:
     return _schema(grouping).empty_table()
 
 
-def _in_bucket(table: pa.Table, bucket: int) -> pa.Table:
-    return table.append_column("bucket", pa.repeat(pa.scalar(bucket, pa.int32()), table.num_rows))
+def _in_buckets(tables: Mapping[Slice, pa.Table]) -> Iterator[pa.Table]:
+    for piece, table in tables.items():
+        if table.num_rows:
+            bucket = pa.repeat(pa.scalar(piece.bucket, pa.int32()), table.num_rows)
+            yield table.append_column("bucket", bucket)
 
 
 def _dates(pieces: Sequence[Slice]) -> tuple[str, ...]:
     return tuple(sorted({piece.date for piece in pieces}))
 
 
-def _key(asked: _Asked, piece: Slice) -> Hashable:
-    version = asked.snapshot.days[asked.grouping.site_id, piece.date].version
-    return asked.grouping, version, piece.date, piece.start_us, piece.end_us
+def _no_days(session: Session) -> tuple[Sql, Sql]:
+    return (
+        narrow(Sql(f"FROM {session.take(PART_SCHEMA.empty_table())}")),
+        Sql(f"FROM {session.take(SESSION_SCHEMA.empty_table())}"),
+    )

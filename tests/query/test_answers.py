@@ -19,10 +19,11 @@ from mallard.config import QueryConfig
 from mallard.event import Event, Frame
 from mallard.query.answers import Answers, Grouping
 from mallard.query.dimensions import By, Dimension, Property
-from mallard.query.engine import Engine
+from mallard.query.engine import Engine, Session
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
 from mallard.query.metrics import Quantity
 from mallard.query.period import Interval, Period, Slice, buckets, slices
+from mallard.query.sql import Sql
 from mallard.query.tail import Tail
 from tests import oracle_answers
 from tests.factories import NOON_US, make_event
@@ -224,3 +225,31 @@ def test_a_visit_that_only_reports_engagement_in_a_slice_did_not_enter_in_it(roo
     found = room.sums(pieces, (Dimension.COUNTRY,))
     assert {group[0]: numbers["entries"] for group, numbers in found.items()} == {12: 1, 13: 0}
     _agree(room, (Dimension.COUNTRY,), None, pieces)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_reports_are_given_the_events_of_a_period_and_the_visits_of_its_days(
+    settled: bool, room: Room
+) -> None:
+    minute_us = 60_000_000
+    events = [make_event(visitor_id=n, timestamp=NOON_US + n * minute_us) for n in range(5)]
+    room.flush(events[:3])
+    if settled:
+        room.settle(sum_up=False)
+    room.hold(events[3:])
+    first = slices(buckets(Period.of_days(utc_date(NOON_US), utc_date(NOON_US), UTC), None))[0]
+    piece = Slice(first.date, NOON_US + minute_us, NOON_US + 4 * minute_us, 0)
+
+    def look(session: Session) -> tuple[list[Any], list[Any]]:
+        with room.answers.relations(session, SITE, [piece]) as found:
+            told = session.rows(Sql(f"SELECT visitor_id, visit FROM ({found.events}) ORDER BY 1"))
+            return told, session.rows(Sql(f"SELECT count(*) FROM ({found.visits})"))
+
+    assert room.engine.submit(look).result(30) == ([(1, 1), (2, 1), (3, 1)], [(5,)])
+    nothing = Slice("2020-01-01", 0, 1, 0)
+
+    def look_at_nothing(session: Session) -> list[Any]:
+        with room.answers.relations(session, SITE, [nothing]) as found:
+            return session.rows(Sql(f"SELECT count(*) FROM ({found.events})"))
+
+    assert room.engine.submit(look_at_nothing).result(30) == [(0,)]

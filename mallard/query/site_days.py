@@ -1,0 +1,144 @@
+"""A site's days at one instant: the events and visits of each, wherever they are had cheapest.
+
+Of a settled day both lie in files. Of an open one, whose numbers may still change, the visits are
+made up of all its events when asked; those events are kept until something is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from datetime import date
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mallard.query.engine import Kept, Session
+from mallard.query.events import annotated_rows_of, rows_of
+from mallard.query.rules import apply
+from mallard.query.sessions import SESSIONS_VERSION, annotated, visits
+from mallard.query.sql import Sql, literal
+from mallard.query.tail import TailView
+from mallard.store.part import Part
+from mallard.store.snapshot import Day, Snapshot
+from mallard.store.store import Store
+
+# What no report reads; the widest columns are among them.
+_UNREAD = ("url", "data", "metadata", "idempotency_key", "stream_id")
+# Open days with more events than this are put into the database, which spills them to disk.
+KEPT_EVENTS = 500_000
+
+
+class SiteDays:
+    """One site's days for one question. Dates are UTC and ISO."""
+
+    def __init__(
+        self, session: Session, store: Store, snapshot: Snapshot, tail: TailView, site_id: str
+    ) -> None:
+        """snapshot: taken after the tail, and read until the question is answered."""
+        self._session = session
+        self._store = store
+        self._snapshot = snapshot
+        self._tail = tail
+        self.site_id = site_id
+
+    def day(self, day: str) -> Day | None:
+        """Return a day if it is settled: nothing but its own files has a say in its numbers."""
+        found = self._snapshot.days.get((self.site_id, day))
+        if found is None or day in self._open:
+            return None
+        sessions = found.sessions
+        return found if sessions and sessions.format == SESSIONS_VERSION else None
+
+    def has_events(self, day: str) -> bool:
+        """Whether there may be any."""
+        return day in self._open or (self.site_id, day) in self._snapshot.days
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The store at this instant."""
+        return self._snapshot
+
+    @property
+    def session(self) -> Session:
+        """The question's session."""
+        return self._session
+
+    def settled(self, days: Sequence[str]) -> tuple[Sql, Sql]:
+        """Return queries for the events and the visits of settled days, at least one."""
+        found = [day for each in days if (day := self.day(each))]
+        parts = [self._store.source(part) for day in found for part in day.parts]
+        files = [self._store.source(day.sessions) for day in found if day.sessions]
+        listed = ", ".join(literal(file) for file in files)
+        self._session.view("settled_events", narrow(annotated_rows_of(parts)))
+        self._session.view(
+            "settled_visits",
+            Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"),
+        )
+        return Sql("FROM settled_events"), Sql("FROM settled_visits")
+
+    def open(self, days: Sequence[str], kept: Kept) -> tuple[Sql, Sql]:
+        """Return queries for the events and the visits of days that are not settled."""
+        key: Hashable = (
+            *("open", self.site_id, tuple(sorted(days))),
+            *(self._snapshot.version, self._tail.last_position),
+        )
+        events = kept.get(key)
+        if events is None:
+            parts = self._parts(days)
+            waiting = self._fresh.num_rows if self._fresh is not None else 0
+            query = narrow(annotated(self._rows(parts, days)))
+            if sum(part.rows for part in parts) + waiting > KEPT_EVENTS:
+                self._session.cursor.execute(f"CREATE OR REPLACE TEMP TABLE open_rows AS {query}")
+                return self._named(Sql("FROM open_rows"))
+            events = self._session.table(query)
+            kept.keep({key: events})
+        return self._named(Sql(f"FROM {self._session.take(events)}"))
+
+    def _named(self, events: Sql) -> tuple[Sql, Sql]:
+        self._session.view("open_events", events)
+        self._session.view("open_visits", visits(Sql("FROM open_events")))
+        return Sql("FROM open_events"), Sql("FROM open_visits")
+
+    def _parts(self, days: Sequence[str]) -> list[Part]:
+        wanted, site = set(days), self.site_id
+        recent = [
+            part for part in self._snapshot.recent if part.date in wanted and site in part.sites
+        ]
+        compacted = [self._snapshot.days.get((site, day)) for day in sorted(wanted)]
+        return [*recent, *(part for day in compacted if day for part in day.parts)]
+
+    def _rows(self, parts: Sequence[Part], days: Sequence[str]) -> Sql:
+        sources = []
+        if parts:
+            rows = rows_of([self._store.source(part) for part in parts])
+            of_site = Sql(f"FROM ({rows}) WHERE site_id = {literal(self.site_id)}")
+            sources.append(f"SELECT * FROM ({apply(of_site, self._snapshot.rules)})")
+        if self._fresh is not None:
+            listed = ", ".join(f"DATE {literal(day)}" for day in days)
+            taken = self._session.take(self._fresh)
+            sources.append(f"SELECT * FROM {taken} WHERE timestamp::DATE IN ({listed})")
+        return Sql(" UNION ALL BY NAME ".join(sources))
+
+    @cached_property
+    def _fresh(self) -> pa.Table | None:
+        """The site's events that are not in parts yet."""
+        return self._tail.after(self._snapshot.watermark, self.site_id)
+
+    @cached_property
+    def _open(self) -> set[str]:
+        """The dates whose numbers may differ from what their parts of level 1 say."""
+        days = {part.date for part in self._snapshot.recent if self.site_id in part.sites}
+        affected = (each for rule in self._snapshot.rules for each in rule.affected)
+        days |= {day for site_id, day in affected if site_id == self.site_id}
+        if self._fresh is not None:
+            found: list[date] = pc.unique(
+                pc.cast(self._fresh["timestamp"], pa.date32())
+            ).to_pylist()
+            days |= {day.isoformat() for day in found}
+        return days
+
+
+def narrow(events: Sql) -> Sql:
+    """Return a query for events without the columns that no report reads."""
+    return Sql(f"SELECT * EXCLUDE ({', '.join(_UNREAD)}) FROM ({events})")
