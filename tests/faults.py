@@ -101,6 +101,7 @@ class FaultyFiles(Files):
             self._paths = {fd: target if p == source else p for fd, p in self._paths.items()}
 
             def undo() -> None:
+                source.parent.mkdir(parents=True, exist_ok=True)
                 target.rename(source)
                 if old is not None:
                     target.write_bytes(old)
@@ -185,4 +186,5 @@ class FaultyFiles(Files):
 
 
 def _put_back(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)  # removed when it was empty
     path.write_bytes(content)

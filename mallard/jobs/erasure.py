@@ -115,8 +115,10 @@ class Erasure:
             if len(self._store.snapshot().rules) >= RULES_MAX:
                 raise InvalidInput(f"{RULES_MAX} rules are active; wait until one is done.")
             requested_at = self._clock.now_us()
-            preview, watermark = self._examine(definition)
-            now = self._clock.now_us()
+            preview, days, watermark = self._examine(definition)
+            # Rules apply in the order of their time, whatever the clock does.
+            latest = max((rule.created_at for rule in self._store.snapshot().rules), default=0)
+            now = max(self._clock.now_us(), latest + 1)
             grace = self._config.grace_seconds if grace_seconds is None else grace_seconds
             terms = Terms(
                 secrets.token_hex(16),
@@ -133,11 +135,7 @@ class Erasure:
             damaged = [
                 part for part, _ in self._store.snapshot().quarantined if could_hold(part, rule)
             ]
-            days = {
-                *preview.counts,
-                *preview.kept,
-                *(day for each in damaged for day in _days(each)),
-            }
+            days |= {day for each in damaged for day in _days(each)}
             rule = replace(rule, affected=frozenset(days))
             self._store.swap(Change("rule", rules_added=(rule,), detail={"rule": rule.rule_id}))
         return rule.rule_id
@@ -362,8 +360,11 @@ class Erasure:
             self._store.swap(Change("receipt", receipts=texts, detail=detail))
         self._incomplete = False
 
-    def _examine(self, definition: Definition) -> tuple[Preview, int]:
-        """Return what a rule would do to the events until now, and the last one's position."""
+    def _examine(self, definition: Definition) -> tuple[Preview, set[SiteDay], int]:
+        """Return what a rule would do to the events until now, where, and the last one's position.
+
+        The site-days are also those of files that are to be removed and are not yet.
+        """
         self._flusher.flush()
         unbound = Terms("", 0, 0, ())
         with self._store.reading() as snapshot, self._connect() as connection:
@@ -372,8 +373,12 @@ class Erasure:
             rule = Rule("", 0, snapshot.watermark, text, frozenset())
             counts = count(connection, self._store, snapshot, rule)
             kept = self._kept(connection, rule) if definition.drops else []
-        days = {day for each in kept if isinstance(each.file, Part) for day in _days(each.file)}
-        return Preview(dict(sorted(counts.items())), sorted(days)), snapshot.watermark
+        now = self._clock.now_us()
+        parts = [each for each in kept if isinstance(each.file, Part)]
+        lasting = {day for each in parts if each.remove_at > now for day in _days(each.file)}
+        days = {*counts, *(day for each in parts for day in _days(each.file))}
+        preview = Preview(dict(sorted(counts.items())), sorted(lasting))
+        return preview, days, snapshot.watermark
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:

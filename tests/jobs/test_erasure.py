@@ -90,6 +90,7 @@ def test_a_preview_counts_and_changes_nothing(rooms: ErasingRooms) -> None:
     rooms.fill()
     counts = rooms.erasure.preview(user()).counts
     assert counts == {("example.com", f"2024-05-0{day}"): 2 for day in (1, 2, 3)}
+    assert rooms.erasure.preview(user()).kept == []  # though compaction's files are still there
     assert users(rooms.data) == {MARK: 6, KEPT: 4}
     assert rooms.erasure.status() == []
 
@@ -221,6 +222,8 @@ def test_what_retention_keeps_for_its_grace_goes_too(rooms: ErasingRooms) -> Non
     assert holders(rooms.data) >= {"events", "sessions"}
     preview = rooms.erasure.preview(user())
     assert (preview.counts, preview.kept) == ({}, [("example.com", "2024-05-01")])
+    again = rooms.erasure.preview(user(KEPT))
+    assert again.kept == [("example.com", "2024-05-01"), ("example.com", "2024-05-02")]
     rooms.finish(rooms.erasure.begin(user()))
     assert holders(rooms.data) == set()
     # The other date holds nothing of the subject, and can come back.
