@@ -179,6 +179,5 @@ def _differ(connection: duckdb.DuckDBPyConnection, one: Sql, other: Sql) -> bool
 
 
 def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row: tuple[int, ...] | None = connection.execute(query).fetchone()
-    assert row is not None
-    return row
+    (row,) = connection.execute(query).fetchall()  # one alone would leave it unfinished
+    return tuple(row)

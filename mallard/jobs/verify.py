@@ -195,11 +195,13 @@ def _check_visits(
     for site_id, date in days:
         day = snapshot.days[site_id, date]
         sessions = store.source(day.sessions) if day.sessions else None
+        sources = [store.source(part) for part in day.parts]
         try:
-            wrong = visits_problem(connection, [store.source(part) for part in day.parts], sessions)
-        except duckdb.Error:
-            continue  # damaged, and told of already, or compacted meanwhile
-        findings.days += 1
+            wrong = visits_problem(connection, sources, sessions)
+        except duckdb.Error as error:
+            wrong = _unreadable([*sources, *([sessions] if sessions else [])], error)
+        else:
+            findings.days += 1
         if wrong:
             findings.problems.append(f"{site_id} on {date}: {wrong}.")
 
@@ -218,12 +220,14 @@ def _check_sums(
             and day.version == version
             and day.sessions
         }
+        if not days:
+            continue  # none of what it sums up is live any more
+        sources = [source for parts, sessions in days.values() for source in (*parts, sessions)]
+        sums = store.source(file)
         try:
-            wrong = days and sums_problem(
-                connection, list(days.values()), store.source(file), list(days)
-            )
-        except duckdb.Error:
-            continue  # damaged, and told of already, or made anew meanwhile
+            wrong = sums_problem(connection, list(days.values()), sums, list(days))
+        except duckdb.Error as error:
+            wrong = _unreadable([*sources, sums], error)
         if wrong:
             findings.problems.append(f"{site_id} in {month}: {wrong}.")
 
@@ -231,6 +235,11 @@ def _check_sums(
 def _history(store: LocalReader, snapshot: Snapshot) -> list[Version]:
     """Return the history up to a snapshot."""
     return [each for each in store.manifest.history() if each.version <= snapshot.version]
+
+
+def _unreadable(sources: Sequence[str], error: duckdb.Error) -> str | None:
+    """Return what is wrong when a query failed; None for files that were compacted meanwhile."""
+    return f"cannot be read ({error})" if all(Path(each).exists() for each in sources) else None
 
 
 def _count(snapshot: Snapshot, history: list[Version], findings: Findings) -> None:

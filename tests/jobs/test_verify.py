@@ -1,14 +1,27 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
+from mallard.config import RetentionConfig
 from mallard.errors import StorageError
 from mallard.files import Files
+from mallard.jobs.expiry import Expiry
 from mallard.jobs.verify import Findings, verify
+from mallard.store.part import Derived, Part
+from mallard.store.snapshot import Change
 from tests.factories import make_event
 from tests.rooms import Rooms
+from tests.stored import A, B, Stored, date
 
 
 def check(data: Path) -> Findings:
@@ -151,3 +164,188 @@ def test_a_server_may_run_and_flush_meanwhile(
     assert findings.problems == []
     assert (findings.part_rows, findings.log_events) == (3, 0)
     rooms.close()
+
+
+# --- contents, visits and sums ---
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Stored]:
+    """Two compacted days of two sites with visits and sums, and one of level 0."""
+    made = Stored(tmp_path / "data", day=10)
+    for day in (0, 1):
+        made.flush(day, A, B, A, A)
+    made.settle()
+    made.sum_up(A, 0, 1)
+    made.flush(10, A, B)
+    made.clock.pass_by(60)
+    made.store.sweep()
+    yield made
+    made.close()
+
+
+def deep(stored: Stored) -> Findings:
+    return verify(stored.data, Files(), days=None)
+
+
+def replaced(stored: Stored, part: Part, rows: pa.Table) -> None:
+    """Put other rows in a part's place, with a manifest that says the new bytes are right."""
+    path = stored.data / part.location
+    pq.write_table(rows, path, row_group_size=2)
+    digest = sha256(path.read_bytes()).hexdigest()
+    with contextlib.closing(sqlite3.connect(stored.data / "mallard.db")) as database:
+        database.execute(
+            "UPDATE manifest_part SET digest = ?, size_bytes = ? WHERE location = ?",
+            (digest, path.stat().st_size, part.location),
+        )
+        database.commit()
+
+
+def rows_in(stored: Stored, file: Part | Derived) -> pa.Table:
+    return pq.ParquetFile(stored.data / file.location).read()
+
+
+def test_files_of_visits_and_sums_are_checked_and_all_made_again_when_asked(
+    stored: Stored,
+) -> None:
+    findings = deep(stored)
+    assert (findings.problems, findings.notes) == ([], [])
+    assert (findings.parts, findings.derived, findings.days) == (5, 5, 4)
+    assert verify(stored.data, Files(), days=1).days == 1
+
+
+def test_a_damaged_file_of_sums_is_a_problem_that_can_be_mended(stored: Stored) -> None:
+    sums = stored.store.snapshot().rollups[A, "2024-05"]
+    flip(stored.data / sums.location, 50)
+    (problem,) = check(stored.data).problems
+    assert problem.startswith(f"{sums.location} is not the file that was written")
+    assert problem.endswith("It can be made again: remove it and start the server.")
+
+
+def test_a_level_0_part_that_is_not_sorted_or_of_another_date_is_a_problem(
+    stored: Stored,
+) -> None:
+    part = stored.store.snapshot().recent[0]
+    rows = rows_in(stored, part)
+    replaced(stored, part, rows.take([1, 0]))
+    (problem,) = check(stored.data).problems
+    assert problem == f"{part.location} is not sorted by site_id, timestamp, position."
+    later = pc.add(rows["timestamp"], pa.scalar(DAY_US, pa.duration("us")))
+    replaced(
+        stored, part, rows.set_column(rows.schema.get_field_index("timestamp"), "timestamp", later)
+    )
+    (problem,) = check(stored.data).problems
+    assert problem == f"{part.location} holds events of other dates than {part.date}."
+
+
+def test_a_part_with_an_event_twice_and_another_missing_is_a_problem(stored: Stored) -> None:
+    day = stored.store.snapshot().days[A, date(0)]
+    rows = rows_in(stored, day.parts[0])
+    replaced(stored, day.parts[0], rows.take([0, 0, 2]))
+    assert f"{day.parts[0].location} holds other rows than the manifest says." in (
+        check(stored.data).problems
+    )
+
+
+def test_an_event_in_another_visit_is_a_problem(stored: Stored) -> None:
+    day = stored.store.snapshot().days[A, date(0)]
+    rows = rows_in(stored, day.parts[0])
+    other = pc.add(rows["visit"], pa.scalar(1, pa.int16()))
+    replaced(
+        stored, day.parts[0], rows.set_column(rows.schema.get_field_index("visit"), "visit", other)
+    )
+    assert f"{A} on {date(0)}: 3 events are in another visit than the definition says." in (
+        check(stored.data).problems
+    )
+
+
+def test_a_level_1_part_that_is_not_sorted_is_a_problem(stored: Stored) -> None:
+    day = stored.store.snapshot().days[A, date(0)]
+    rows = rows_in(stored, day.parts[0])
+    replaced(stored, day.parts[0], rows.take([2, 1, 0]))
+    assert f"{A} on {date(0)}: a part of it is not sorted as parts of level 1 are." in (
+        check(stored.data).problems
+    )
+
+
+def test_visits_or_sums_that_the_definition_does_not_give_are_a_problem(stored: Stored) -> None:
+    snapshot = stored.store.snapshot()
+    visits, sums = snapshot.days[A, date(1)].sessions, snapshot.rollups[A, "2024-05"]
+    assert visits is not None
+    for file in (visits, sums):
+        path = stored.data / file.location
+        rows = pq.ParquetFile(path).read()
+        name = "pageviews"
+        more = pc.add(rows[name], pa.scalar(1, rows[name].type))
+        pq.write_table(rows.set_column(rows.schema.get_field_index(name), name, more), path)
+        with contextlib.closing(sqlite3.connect(stored.data / "mallard.db")) as database:
+            database.execute(
+                "UPDATE manifest_derived SET digest = ? WHERE location = ?",
+                (sha256(path.read_bytes()).hexdigest(), file.location),
+            )
+            database.commit()
+    of_visits, of_sums = deep(stored).problems
+    assert of_visits.startswith(f"{A} on {date(1)}: its file of visits is not what the definition")
+    assert of_sums.startswith(f"{A} in 2024-05: its sums are not what the definition makes")
+
+
+def test_events_that_are_stored_twice_are_a_problem(stored: Stored) -> None:
+    part = stored.store.snapshot().recent[0]
+    with stored.store.merge_writer(part.date) as writer:
+        writer.write(rows_in(stored, part))
+        twice = writer.finish_part()
+    change = Change("merge", added=(twice,), lost_rows=-2, lost_position_sum=-part.position_sum)
+    with contextlib.closing(sqlite3.connect(stored.data / "mallard.db")) as database:
+        stored.store.swap(change)
+        database.execute("UPDATE manifest_version SET detail = '{}'")
+        database.commit()
+    (problem,) = check(stored.data).problems
+    assert problem == (
+        "The parts hold 12 events and 0 were removed, but positions up to 10 were given: some "
+        "events are stored twice."
+    )
+
+
+def test_positions_that_are_nowhere_are_noted_and_those_that_retention_took_are_not(
+    stored: Stored,
+) -> None:
+    Expiry(RetentionConfig(days=9), stored.store, stored.clock).run()
+    assert check(stored.data).notes == []
+    with contextlib.closing(sqlite3.connect(stored.data / "mallard.db")) as database:
+        database.execute("UPDATE manifest_version SET detail = '{}'")
+        database.commit()
+    (note,) = check(stored.data).notes
+    assert note.startswith("4 of the positions up to 10 hold no event that retention")
+
+
+def test_what_is_compacted_meanwhile_is_looked_for_in_a_newer_manifest(stored: Stored) -> None:
+    acted: list[Path] = []
+
+    class Meanwhile(Files):
+        def chunks(self, path: Path) -> Iterator[bytes]:
+            if not acted:
+                acted.append(path)
+                stored.flush(0, A, B)
+                stored.settle()
+                stored.store.sweep(hurry=True)
+            return super().chunks(path)
+
+    findings = verify(stored.data, Meanwhile())
+    assert findings.problems == []
+    assert (findings.part_rows, findings.parts) == (12, 5)
+
+
+def test_a_damaged_part_is_told_when_its_visits_are_made_again_too(stored: Stored) -> None:
+    part = stored.store.snapshot().days[A, date(0)].parts[0]
+    (stored.data / part.location).write_bytes(b"no Parquet")
+    problem, visits, sums = deep(stored).problems
+    assert problem.startswith(f"{part.location} is not the file that was written")
+    assert visits.startswith(f"{A} on {date(0)}: cannot be read")
+    assert sums.startswith(f"{A} in 2024-05: cannot be read")
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_with_the_reason(stored: Stored) -> None:
+    part = stored.store.snapshot().recent[0]
+    (stored.data / part.location).unlink()
+    (stored.data / part.location).mkdir()
+    assert f"{part.location} cannot be read (Is a directory)." in check(stored.data).problems
