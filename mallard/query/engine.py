@@ -86,30 +86,20 @@ class Engine:
     """A bounded pool of threads over one DuckDB database in memory."""
 
     def __init__(self, config: QueryConfig, data: Path) -> None:
-        """Start the pool; data: the data folder, which takes what does not fit in memory."""
+        """Make a pool that starts with its first question.
+
+        data: the data folder, which takes what does not fit in memory.
+        """
         self._config = config
         self._spill = data / SPILLED
         shutil.rmtree(self._spill, ignore_errors=True)
-        self._database = duckdb.connect(
-            config={
-                **_SETTINGS,
-                "memory_limit": f"{config.memory_bytes}B",
-                "threads": str(config.threads),
-                "temp_directory": str(self._spill),
-            }
-        )
         self._names = itertools.count()
         self._lock = threading.Condition()
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._waiting = 0
         self._under_way: dict[Hashable, Future[Any]] = {}
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"mallard-query-{n}", daemon=True)
-            for n in range(config.workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
     async def run(
         self, work: Callable[[Session], T], *, owner: str = "", key: Hashable = None
@@ -134,6 +124,7 @@ class Engine:
                 return self._under_way[key]
             if self._waiting >= self._config.queue_max:
                 raise Overloaded("Too many questions wait to be answered; ask again later.")
+            self._start()
             item = _Waiting(work, key)
             self._queues.setdefault(owner, deque()).append(item)
             self._waiting += 1
@@ -154,8 +145,29 @@ class Engine:
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
-        self._database.close()
+        if self._threads:
+            self._database.close()
         shutil.rmtree(self._spill, ignore_errors=True)
+
+    def _start(self) -> None:
+        # Not before it is needed: a server that only collects saves the memory.
+        if self._threads:
+            return
+        config = self._config
+        self._database = duckdb.connect(
+            config={
+                **_SETTINGS,
+                "memory_limit": f"{config.memory_bytes}B",
+                "threads": str(config.threads),
+                "temp_directory": str(self._spill),
+            }
+        )
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"mallard-query-{n}", daemon=True)
+            for n in range(config.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # --- the pool's threads, from here on ---
 

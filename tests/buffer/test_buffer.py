@@ -1,149 +1,21 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import threading
-from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mallard.buffer import buffer as buffer_module
 from mallard.buffer import commit as commit_module
-from mallard.buffer.buffer import Buffer
 from mallard.buffer.commit import Receipt
 from mallard.buffer.wal import LogReport, read_log
-from mallard.clock import Clock
-from mallard.config import BufferConfig
 from mallard.errors import Overloaded
 from mallard.event import Event, Frame
 from mallard.files import Files
-from mallard.telemetry import Telemetry
+from tests.buffer.rig import NODE, Rigs, names, until_true
 from tests.factories import make_event
-from tests.waiting import until
-
-NODE = 7
-
-
-class SetClock(Clock):
-    """Says what the test likes."""
-
-    def __init__(self) -> None:
-        self.us = 1_000
-        self.seconds: float | None = None  # None: as they pass
-
-    def now_us(self) -> int:
-        return self.us
-
-    def monotonic(self) -> float:
-        return super().monotonic() if self.seconds is None else self.seconds
-
-
-class Failing(Files):
-    """Real files, but the operations in `fail` raise, and writing can be held up."""
-
-    def __init__(self) -> None:
-        self.fail: set[str] = set()
-        self.free = 1 << 40
-        self.writes: list[int] = []
-        self.syncs = 0
-        self.go = threading.Event()
-        self.go.set()
-        self.held = threading.Event()
-        self.writers: list[str] = []
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def write(self, descriptor: int, data: bytes) -> None:
-        self.writers.append(threading.current_thread().name)
-        self.meanwhile()
-        if not self.go.is_set():
-            self.held.set()
-            assert self.go.wait(30)
-        super().write(descriptor, data)
-        self.writes.append(len(data))
-        if "write" in self.fail:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def sync(self, descriptor: int) -> None:
-        self.syncs += 1
-        super().sync(descriptor)
-        if "sync" in self.fail:
-            raise OSError(errno.EIO, "Input/output error")
-
-    def free_bytes(self, folder: Path) -> int:
-        return self.free
-
-
-class Rig:
-    """A buffer over a folder that tests can fail, and that can be started anew."""
-
-    def __init__(self, data: Path, **settings: Any) -> None:
-        self.data = data
-        self.config = BufferConfig(**{"free_bytes_min": 1_000, **settings})
-        self.files = Failing()
-        self.clock = SetClock()
-        self.commits = 0
-        self.report = self.start()
-
-    def start(self, watermark: int = 0, loaded_at: int = 0) -> LogReport:
-        self.telemetry = Telemetry()
-        self.buffer = Buffer(
-            self.config, self.data, self.files, self.clock, self.telemetry, node=NODE
-        )
-        return self.buffer.start(watermark, loaded_at, self._committed)
-
-    def _committed(self) -> None:
-        self.commits += 1
-
-    def logged(self) -> list[Frame]:
-        return list(read_log(self.data / "wal", Files(), 0, LogReport()))
-
-    async def quick(self) -> None:
-        """Return once the event loop writes itself: the disk takes no time by the test's clock."""
-        self.clock.seconds = 100.0
-        await self.buffer.append([make_event(event_name="before")])
-        assert self.files.writers == ["mallard-log"]
-        self.thread_is_through()
-
-    def thread_is_through(self) -> None:
-        """Return once the thread, which settles appends first, has let go of its turn."""
-        with self.buffer._committer.turn:
-            pass
-
-    async def held_up(self) -> asyncio.Future[Receipt]:
-        """Append one event and return while the buffer's thread is in the middle of its write."""
-        self.files.go.clear()
-        waiting = asyncio.ensure_future(self.buffer.append([make_event(event_name="first")]))
-        await until_true(self.files.held.is_set, "the write began")
-        return waiting
-
-
-async def until_true(look: Callable[[], bool], what: str) -> None:
-    await asyncio.to_thread(until, look, what)
-
-
-def names(frames: tuple[Frame, ...] | list[Frame]) -> list[str]:
-    return [event.event_name for frame in frames for event in frame.events]
-
-
-@pytest.fixture
-def rigs(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**settings: Any) -> Rig:
-        made.append(Rig(tmp_path, **settings))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.files.go.set()
-        rig.buffer.close()
-
-
-Rigs = Callable[..., Rig]
 
 
 async def test_an_event_is_in_the_log_and_in_the_ring_when_its_append_returns(rigs: Rigs) -> None:
@@ -247,95 +119,6 @@ async def test_a_failed_log_is_found_to_work_again_without_any_request(
     await until_true(lambda: rig.buffer.failure is None, "the probe clears the failure")
     await rig.buffer.append([make_event(event_name="after")])
     assert names(rig.buffer.tail())[-1] == "after"
-
-
-async def test_where_the_disk_is_quick_the_event_loop_writes_what_came_in_one_turn(
-    rigs: Rigs,
-) -> None:
-    rig = rigs()
-    await rig.quick()
-    receipts = await asyncio.gather(*(rig.buffer.append([make_event()]) for _ in range(5)))
-    assert [receipt.first_position for receipt in receipts] == [2, 3, 4, 5, 6]
-    assert rig.files.writers == ["mallard-log", "MainThread"]
-    assert tuple(rig.logged()) == rig.buffer.tail()
-
-
-async def test_a_slow_disk_is_the_threads_and_the_loop_tries_it_again_later(rigs: Rigs) -> None:
-    rig = rigs()
-    await rig.quick()
-
-    def take(seconds: float) -> None:
-        assert rig.clock.seconds is not None
-        rig.clock.seconds += seconds
-
-    rig.files.meanwhile = partial(take, 0.005)
-    for _ in range(6):
-        await rig.buffer.append([make_event()])
-    loop, thread = ["MainThread"], ["mallard-log"]
-    assert rig.files.writers == thread + loop * 3 + thread * 3
-    rig.thread_is_through()
-    take(50 * 0.005)
-    await rig.buffer.append([make_event()])
-    assert rig.files.writers[7:] == loop
-    rig.files.meanwhile = partial(take, 2.0)  # a single long stall is enough
-    await rig.buffer.append([make_event()])
-    rig.files.meanwhile = partial(take, 0.0)
-    take(50 * 2.0 - 1)
-    await rig.buffer.append([make_event()])
-    rig.thread_is_through()
-    take(2.0)
-    await rig.buffer.append([make_event()])
-    assert rig.files.writers[8:] == loop + thread + loop
-    assert len(rig.logged()) == 11
-
-
-async def test_a_failure_on_the_loop_is_looked_after_by_the_thread(
-    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(buffer_module, "PROBE_SECONDS", 0.01)
-    rig = rigs()
-    await rig.quick()
-    rig.files.fail = {"sync"}
-    with pytest.raises(Overloaded):
-        await rig.buffer.append([make_event(event_name="refused")])
-    assert rig.files.writers == ["mallard-log", "MainThread"]
-    rig.files.fail = set()
-    await until_true(lambda: rig.buffer.failure is None, "the probe clears the failure")
-    assert set(rig.files.writers[2:]) == {"mallard-log"}
-    assert (await rig.buffer.append([make_event()])).first_position == 2
-    assert names(rig.logged()) == ["before", "pageview"]
-
-
-async def test_closing_waits_for_a_write_on_the_loop(rigs: Rigs) -> None:
-    rig = rigs()
-    await rig.quick()
-    closing = threading.Thread(target=rig.buffer.close)
-    alive: list[bool] = []
-
-    def close_meanwhile() -> None:
-        rig.files.meanwhile = lambda: None
-        closing.start()
-        closing.join(0.05)
-        alive.append(closing.is_alive())
-
-    rig.files.meanwhile = close_meanwhile
-    receipt = await rig.buffer.append([make_event(event_name="last")])
-    closing.join()
-    assert alive == [True]
-    assert receipt.first_position == 2
-    assert names(rig.logged()) == ["before", "last"]
-
-
-async def test_a_trim_keeps_the_loop_from_writing_and_not_from_going_on(rigs: Rigs) -> None:
-    rig = rigs()
-    await rig.quick()
-    with rig.buffer._committer.turn:
-        waiting = asyncio.ensure_future(rig.buffer.append([make_event()]))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-    assert (await waiting).first_position == 2
-    assert rig.files.writers == ["mallard-log", "mallard-log"]
 
 
 async def test_a_nearly_full_disk_refuses_before_it_is_full(rigs: Rigs) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
-
-from babel import Locale
-from babel.numbers import format_compact_currency, format_currency
 
 from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension
@@ -17,11 +13,10 @@ from mallard.query.engine import Session
 from mallard.query.filters import AllOf, AnyOf, Filter, check_expressions
 from mallard.query.goals import conversions
 from mallard.query.period import Bucket, Interval, Period, micros
-from mallard.query.plausible import names
+from mallard.query.plausible import names, words
 from mallard.query.plausible.reading import Query
 from mallard.query.reports.table import Goal, Metric, Money, Question, Row, Table, ask
 
-_ENGLISH = Locale("en")
 _SEVERAL_CURRENCIES = {
     "code": "no_single_revenue_currency",
     "warning": "Revenue metrics are null as money came in several currencies.",
@@ -203,20 +198,13 @@ def _number(name: str, found: dict[Metric, Any], row: Row, totals: _Totals, meta
         warnings[name] = _SEVERAL_CURRENCIES if money else warnings.get(name, _NO_REVENUE)
         return None
     (only,) = money
-    return _shown(only.currency, only.amount / (only.events if name == "average_revenue" else 1))
+    return words.money(
+        only.currency, only.amount / (only.events if name == "average_revenue" else 1)
+    )
 
 
 def _percent(part: int, whole: int, digits: int) -> float | None:
     return round(100 * part / whole, digits) if whole else None
-
-
-def _shown(currency: str, amount: Decimal) -> Json:
-    return {
-        "value": float(round(amount, 2)),
-        "currency": currency,
-        "short": format_compact_currency(amount, currency, locale=_ENGLISH, fraction_digits=1),
-        "long": format_currency(amount, currency, locale=_ENGLISH),
-    }
 
 
 def _values(query: Query, row: Row) -> list[str | None]:
@@ -239,7 +227,7 @@ def _value(name: str, by: By, value: str | None) -> str:
         value = by.last_of(value)
     if value is None:
         return names.missing(by)
-    return _ENGLISH.territories.get(value, value) if name == names.COUNTRY_NAME else value
+    return words.country(value) if name == names.COUNTRY_NAME else value
 
 
 def _label(bucket: Bucket, query: Query) -> str:
