@@ -37,6 +37,7 @@ from mallard.query.answers import Answers
 from mallard.query.engine import Engine
 from mallard.query.events import read_newest
 from mallard.query.plausible.segments import check_segment
+from mallard.query.sandbox import Sandbox
 from mallard.query.shell_script import ShellScript
 from mallard.query.tail import Tail
 from mallard.store.local import DATABASE, LocalStore
@@ -125,7 +126,9 @@ class Server:
         )
         self._build_maintenance(Hindsight(bots, referrers))
         self.engine = Engine(config.query, self.data)
-        self.answers = Answers(self.store, Tail(self.buffer), config.query.cache_bytes)
+        self.tail = Tail(self.buffer)
+        self.answers = Answers(self.store, self.tail, config.query.cache_bytes)
+        self.sandbox = Sandbox(config.query, self.data, self.store, self.tail)
         self._log_notes: list[str] = []
         self._measure()
 
@@ -189,6 +192,7 @@ class Server:
         """Settle what was accepted, flush it, and let the folder go."""
         self.control.stop(self._interrupt_maintenance)
         self.engine.close()
+        self.sandbox.close()
         self.maintenance.stop(self._interrupt_maintenance)
         self.schedule.stop()
         self.buffer.close()

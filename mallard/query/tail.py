@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.buffer.buffer import Buffer
-from mallard.event import Frame, to_table
+from mallard.event import ARROW_SCHEMA, Frame, to_table
 
 # Frames are made columns so many events at a time: it holds Python's interpreter for a millisecond.
 CHUNK_EVENTS = 500
@@ -43,6 +43,18 @@ class TailView:
             if rows.num_rows:
                 found.append(rows)
         return pa.concat_tables(found) if found else None
+
+    def all_after(self, watermark: int, sites: Collection[str] | None) -> pa.Table:
+        """Return the events of some sites past a watermark, of `ARROW_SCHEMA`; None: of all."""
+        found = [ARROW_SCHEMA.empty_table()]
+        for chunk in self._chunks:
+            if chunk.last_position > watermark:
+                is_meant = pc.greater(chunk.rows["position"], watermark)
+                if sites is not None:
+                    among = pa.array(sorted(sites), pa.string())
+                    is_meant = pc.and_(is_meant, pc.is_in(chunk.rows["site_id"], among))
+                found.append(chunk.rows.filter(is_meant))
+        return pa.concat_tables(found)
 
 
 class Tail:
