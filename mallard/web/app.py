@@ -34,6 +34,7 @@ from mallard.web.direct import DirectDoor
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, log_failure, problem
 from mallard.web.reports import Answering, Reports
+from mallard.web.sql import Querying, SqlDoor
 from mallard.web.stats import Stats
 
 _PAGE_HEADERS = {
@@ -48,7 +49,7 @@ _PAGE_HEADERS = {
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Serving(Watched, Answering, Protocol):
+class Serving(Watched, Answering, Querying, Protocol):
     """What the application needs of a `server.Server`."""
 
     config: Config
@@ -87,6 +88,7 @@ def create_app(server: Serving) -> Application:
         *Admin(server.accounts, guard, bodies).routes(),
         *reports.routes(),
         *Stats(reports).routes(),
+        *SqlDoor(server, guard, bodies).routes(),
     ]
     return Application(doors, direct, _pages(server, routes))
 
