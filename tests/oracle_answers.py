@@ -35,8 +35,8 @@ def sums(
         for one in of_site:
             visit = visit_of.get(one.position)
             inside = piece.start_us <= one.event.timestamp < piece.end_us
-            if inside and (keep is None or _fits(keep, one.event, visit)):
-                groups[tuple(_value(each, one.event, visit) for each in by)].append(one)
+            if inside and (keep is None or fits(keep, one.event, visit)):
+                groups[tuple(value_of(each, one.event, visit) for each in by)].append(one)
         for values, group in groups.items():
             _add(found[piece.bucket, values, None], _numbers(by, values, group, visit_of))
             for one in group:
@@ -54,7 +54,8 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
         total[name] += number
 
 
-def _value(by: By, event: Event, visit: Visit | None) -> Value:
+def value_of(by: By, event: Event, visit: Visit | None) -> Value:
+    """Return the value of a dimension that an event of this visit has."""
     if isinstance(by, Property):
         value = orjson.loads(event.props or "{}").get(by.key)
         return None if value is None else str(value)
@@ -66,17 +67,18 @@ def _value(by: By, event: Event, visit: Visit | None) -> Value:
     return OF_FIRST[name](visit.events[0].event if visit else event)
 
 
-def _fits(keep: Filter, event: Event, visit: Visit | None) -> bool:
+def fits(keep: Filter, event: Event, visit: Visit | None) -> bool:
+    """Tell whether a filter holds for an event of this visit, or of none."""
     if isinstance(keep, Condition):
-        return _compares(keep, _value(keep.by, event, visit))
+        return _compares(keep, value_of(keep.by, event, visit))
     if isinstance(keep, HasDone):
-        return visit is not None and any(_fits(keep.part, one.event, visit) for one in visit.events)
+        return visit is not None and any(fits(keep.part, one.event, visit) for one in visit.events)
     if isinstance(keep, Not):
-        return not _fits(keep.part, event, visit)
+        return not fits(keep.part, event, visit)
     if isinstance(keep, AllOf):
-        return all(_fits(part, event, visit) for part in keep.parts)
+        return all(fits(part, event, visit) for part in keep.parts)
     assert isinstance(keep, AnyOf)
-    return any(_fits(part, event, visit) for part in keep.parts)
+    return any(fits(part, event, visit) for part in keep.parts)
 
 
 def _compares(condition: Condition, value: Value) -> bool:

@@ -134,6 +134,12 @@ def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
         WHERE {_sql(keep, answered)}""")
 
 
+def fits(keep: Filter) -> Sql:
+    """Return whether an event fits a filter that asks of events alone: true or false."""
+    assert not any(_about_visits(keep)), "what asks of visits needs them; see `kept`"
+    return _sql(keep, _of_event)
+
+
 def check_expressions(session: Session, keep: Filter | None) -> None:
     """Raise InvalidInput for an expression in a filter that RE2 cannot read."""
     for condition in _conditions(keep) if keep else ():

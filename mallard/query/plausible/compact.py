@@ -38,23 +38,24 @@ def read_compact(text: str) -> list[Any]:
     """Return the filters of one line in the form of Stats API v2; raises InvalidInput."""
     if len(text) > LENGTH_MAX:
         raise InvalidInput("filters is too long.", field="filters", rule=f"{LENGTH_MAX} characters")
-    return [_read(each) for each in _split(text, ";") if each]
+    return [_read(each) for each in split(text, ";") if each]
 
 
 def _read(text: str) -> list[Any]:
     found = _CONDITION.fullmatch(text)
     if not found:
         raise InvalidInput(f"{text!r} is no condition.", field="filters", rule=RULE)
-    name, operator = full_name(_plain(found[1])), _OPERATORS[found[2]]
-    values = _split(found[3], "|")
+    name, operator = full_name(plain(found[1])), _OPERATORS[found[2]]
+    values = split(found[3], "|")
     pages = ("event:page", "visit:entry_page", "visit:exit_page")
     if name in pages and operator in {"is", "is_not"} and any("*" in _bare(v) for v in values):
-        expressions = [page_expression(_plain(value)) for value in values]
+        expressions = [page_expression(plain(value)) for value in values]
         return [operator.replace("is", "matches"), name, expressions]
-    return [operator, name, [_plain(value) for value in values]]
+    return [operator, name, [plain(value) for value in values]]
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split(text: str, separator: str) -> list[str]:
+    """Return what stands between separators that no backslash takes as they are."""
     pieces, start, at = [], 0, 0
     while at < len(text):
         if text[at] == "\\":
@@ -71,5 +72,6 @@ def _bare(text: str) -> str:
     return re.sub(r"\\.", "", text, flags=re.DOTALL)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text without the backslashes that take a character as it is."""
     return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
