@@ -8,6 +8,7 @@ an address that is taken), 3 the data folder cannot be used.
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,14 +73,20 @@ def serve(config: Path | None, data: str | None, host: str | None, port: str | N
     show_default=True,
     help="How rows are printed.",
 )
-def shell(data: Path, sql: str | None, form: str) -> None:
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"]),
+    metavar="TIME",
+    help="See what was stored at this time, UTC, such as 2026-11-21T12:00:00.",
+)
+def shell(data: Path, sql: str | None, form: str, as_of: datetime | None) -> None:
     """SQL over everything stored, also while the server runs.
 
     The view `events` has a row an event. Without -c, type statements that end with a semicolon.
     """
     from mallard.cli import shell as command
 
-    command.shell(data, sql, form)
+    command.shell(data, sql, form, as_of and as_of.replace(tzinfo=UTC))
 
 
 @mallard.command()

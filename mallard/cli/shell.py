@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import indent
@@ -21,8 +23,10 @@ from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
 from mallard.query.events import add_macros, show_folder
 from mallard.query.macros import EXAMPLES
+from mallard.query.period import micros
 
 _Result = TypeVar("_Result")
+_Look = Callable[[], bool]
 
 PROMPT = "mallard> "
 CONTINUED = "    ...> "
@@ -42,32 +46,34 @@ HELP = "\n".join(
 )
 
 
-def shell(data: Path, sql: str | None, form: str) -> None:
+def shell(data: Path, sql: str | None, form: str, as_of: datetime | None = None) -> None:
     """Run one text of SQL and return, or without one talk until the input ends.
 
-    form: "table" or "csv". Raises StorageError for what is no data folder, InvalidInput for
-    wrong SQL.
+    form: "table" or "csv". as_of: an instant, to see what was stored then. Raises StorageError
+    for what is no data folder, InvalidInput for wrong SQL.
     """
     give_way()
     connection = duckdb.connect()
     add_macros(connection)
-    if not show_folder(connection, data):
+    as_of_us = None if as_of is None else micros(as_of)
+    look = partial(show_folder, connection, data, as_of_us)
+    if not look():
         print(
             "Some stored events cannot be read and are missing here; "
             f"`mallard verify --data {data}` says which.",
             file=sys.stderr,
         )
     if sql is not None:
-        _run(connection, data, sql, form)
+        _run(connection, look, sql, form)
         return
     if sys.stdin.isatty():
         import readline  # noqa: F401, PLC0415 - its import gives input() a memory and arrows
 
         print(f"Everything stored in {data}. .help helps, .quit leaves.")
-    _talk(connection, data, form)
+    _talk(connection, look, form)
 
 
-def _talk(connection: duckdb.DuckDBPyConnection, data: Path, form: str) -> None:
+def _talk(connection: duckdb.DuckDBPyConnection, look: _Look, form: str) -> None:
     pending = ""
     while True:
         try:
@@ -87,52 +93,52 @@ def _talk(connection: duckdb.DuckDBPyConnection, data: Path, form: str) -> None:
             line = "SHOW TABLES;"
         pending = f"{pending}\n{line}" if pending else line
         if pending.rstrip().endswith(";"):
-            _answer(connection, data, pending, form)
+            _answer(connection, look, pending, form)
             pending = ""
     if pending.strip():
-        _answer(connection, data, pending, form)
+        _answer(connection, look, pending, form)
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, data: Path, sql: str, form: str) -> None:
+def _answer(connection: duckdb.DuckDBPyConnection, look: _Look, sql: str, form: str) -> None:
     """Run statements on what is stored now; say what is wrong with them, and go on."""
     try:
-        show_folder(connection, data)
-        _run(connection, data, sql, form)
+        look()
+        _run(connection, look, sql, form)
     except InvalidInput as error:
         print(error.detail, file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, data: Path, sql: str, form: str) -> None:
+def _run(connection: duckdb.DuckDBPyConnection, look: _Look, sql: str, form: str) -> None:
     try:
         for statement in connection.extract_statements(sql):
             if form == "csv":
-                _print_csv(connection, data, statement)
+                _print_csv(connection, look, statement)
             else:
-                _print_table(connection, data, statement)
+                _print_table(connection, look, statement)
     except (duckdb.Error, RuntimeError) as error:  # RuntimeError: DuckDB was interrupted
         connection.abort()  # it takes nothing else while a result is unfinished
         raise InvalidInput(str(error)) from error
 
 
 def _print_table(
-    connection: duckdb.DuckDBPyConnection, data: Path, statement: duckdb.Statement
+    connection: duckdb.DuckDBPyConnection, look: _Look, statement: duckdb.Statement
 ) -> None:
     width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
 
     def show() -> None:
         connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
 
-    _looking_again(connection, data, show)
+    _looking_again(connection, look, show)
 
 
 def _print_csv(
-    connection: duckdb.DuckDBPyConnection, data: Path, statement: duckdb.Statement
+    connection: duckdb.DuckDBPyConnection, look: _Look, statement: duckdb.Statement
 ) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     rows = _looking_again(
-        connection, data, lambda: connection.execute(statement).fetchmany(FETCH_ROWS)
+        connection, look, lambda: connection.execute(statement).fetchmany(FETCH_ROWS)
     )
     writer.writerow(column[0] for column in connection.description or [])
     while rows:
@@ -141,12 +147,12 @@ def _print_csv(
 
 
 def _looking_again(
-    connection: duckdb.DuckDBPyConnection, data: Path, read: Callable[[], _Result]
+    connection: duckdb.DuckDBPyConnection, look: _Look, read: Callable[[], _Result]
 ) -> _Result:
     """Read; where a server has put other files in the place of those, read what is there now."""
     try:
         return read()
     except duckdb.IOException:
         connection.abort()
-        show_folder(connection, data)
+        look()
         return read()

@@ -42,11 +42,15 @@ _TOTALS = Sql(
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """What is summed up: a site's events that fit a filter, by the values of dimensions."""
+    """What is summed up: a site's events that fit a filter, by the values of dimensions.
+
+    as_of_us: an instant, to count what was stored then; None for now.
+    """
 
     site_id: str
     by: tuple[By, ...] = ()
     keep: Filter | None = None
+    as_of_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +94,23 @@ class Answers:
         Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity`; see
         `metrics` for what a row with a currency is. A group without events has no row.
         """
-        with self._days(session, grouping.site_id) as days:
+        with self._days(session, grouping.site_id, grouping.as_of_us) as days:
             tables = list(self._tables(days, grouping, pieces))
         return _total(session, grouping, tables)
 
     @contextmanager
     def relations(
-        self, session: Session, site_id: str, pieces: Sequence[Slice]
+        self,
+        session: Session,
+        site_id: str,
+        pieces: Sequence[Slice],
+        as_of_us: int | None = None,
     ) -> Iterator[Relations]:
         """Give the events of a period, for reports that look at them one by one.
 
         pieces: of the whole period, in order. What is given is good until the context ends.
         """
-        with self._days(session, site_id) as days:
+        with self._days(session, site_id, as_of_us) as days:
             dates = [day for day in _dates(pieces) if days.has_events(day)]
             settled = [day for day in dates if days.day(day)]
             rest = [day for day in dates if not days.day(day)]
@@ -123,10 +131,10 @@ class Answers:
             yield Relations(Sql("FROM asked_events"), Sql("FROM asked_visits"))
 
     @contextmanager
-    def _days(self, session: Session, site_id: str) -> Iterator[SiteDays]:
+    def _days(self, session: Session, site_id: str, as_of_us: int | None) -> Iterator[SiteDays]:
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
-            yield SiteDays(session, self._store, snapshot, tail, site_id)
+            yield SiteDays(session, self._store, snapshot, tail, site_id, as_of_us)
 
     def _tables(
         self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]

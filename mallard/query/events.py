@@ -55,24 +55,26 @@ def show(
     snapshot: Snapshot,
     source: Callable[[Part | Derived], str],
     tail: Sequence[Frame],
+    as_of_us: int | None = None,
 ) -> None:
     """Make, or make anew, the views `events` and `sessions` of a connection.
 
     source: where a file of the snapshot is. tail: the frames past the snapshot's watermark.
+    as_of_us: an instant, to see what was stored then; None for now.
     """
     table = to_table(tail)
     connection.register("tail", table)
     days = {(row["site_id"], row["date"].isoformat()) for row in _site_days(table)}
     lists = {
         variable: [source(file) for file in files]
-        for variable, files in list_files(snapshot, days).items()
+        for variable, files in list_files(snapshot, days, as_of_us).items()
         if files
     }
     # Views find their columns in one file of each list: to look at the folders' names of all, as
     # queries do, takes a third of a second where there are ten thousands.
     for variable, files in lists.items():
         connection.execute(f"SET VARIABLE {variable.value} = [{literal(files[0])}]")
-    for statement in views(lists, snapshot.rules, tail=True):
+    for statement in views(lists, snapshot.rules, tail=True, as_of_us=as_of_us):
         connection.execute(statement)
     for variable, files in lists.items():
         connection.register("listed", pa.table({"file": files}))
@@ -80,8 +82,12 @@ def show(
         connection.unregister("listed")
 
 
-def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
+def show_folder(
+    connection: duckdb.DuckDBPyConnection, data: Path, as_of_us: int | None = None
+) -> bool:
     """Make the views over a data folder as it is now, whether or not a server runs on it.
+
+    as_of_us: an instant, to see what was stored then; None for now.
 
     Returns whether everything that was stored is in them; `mallard verify` says what is not.
     Raises StorageError when it is no data folder.
@@ -92,7 +98,7 @@ def show_folder(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
         tail = list(read_log(data / "wal", files, watermark, report))
         snapshot = store.snapshot()
     left = [frame for frame in tail if frame.last_position > snapshot.watermark]
-    show(connection, snapshot, store.source, left)
+    show(connection, snapshot, store.source, left, as_of_us)
     # What is missing below the watermark was flushed, and its segment removed, while we read.
     lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
     return not (lost or snapshot.quarantined)

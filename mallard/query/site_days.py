@@ -33,14 +33,24 @@ class SiteDays:
     """One site's days for one question. Dates are UTC and ISO."""
 
     def __init__(
-        self, session: Session, store: Store, snapshot: Snapshot, tail: TailView, site_id: str
+        self,
+        session: Session,
+        store: Store,
+        snapshot: Snapshot,
+        tail: TailView,
+        site_id: str,
+        as_of_us: int | None = None,
     ) -> None:
-        """snapshot: taken after the tail, and read until the question is answered."""
+        """snapshot: taken after the tail, and read until the question is answered.
+
+        as_of_us: an instant, to count what was stored then; None for now.
+        """
         self._session = session
         self._store = store
         self._snapshot = snapshot
         self._tail = tail
         self.site_id = site_id
+        self._as_of_us = as_of_us
 
     def day(self, day: str) -> Day | None:
         """Return a day if it is settled: nothing but its own files has a say in its numbers."""
@@ -48,7 +58,8 @@ class SiteDays:
         if found is None or day in self._open:
             return None
         sessions = found.sessions
-        return found if sessions and sessions.format == SESSIONS_VERSION else None
+        is_true = sessions and sessions.format == SESSIONS_VERSION
+        return found if is_true and found.is_as_of(self._as_of_us) else None
 
     def has_events(self, day: str) -> bool:
         """Whether there may be any."""
@@ -80,7 +91,7 @@ class SiteDays:
     def open(self, days: Sequence[str], kept: Kept) -> tuple[Sql, Sql]:
         """Return queries for the events and the visits of days that are not settled."""
         key: Hashable = (
-            *("open", self.site_id, tuple(sorted(days))),
+            *("open", self.site_id, tuple(sorted(days)), self._as_of_us),
             *(self._snapshot.version, self._tail.last_position),
         )
         events = kept.get(key)
@@ -118,7 +129,10 @@ class SiteDays:
             listed = ", ".join(f"DATE {literal(day)}" for day in days)
             taken = self._session.take(self._fresh)
             sources.append(f"SELECT * FROM {taken} WHERE timestamp::DATE IN ({listed})")
-        return Sql(" UNION ALL BY NAME ".join(sources))
+        rows = Sql(" UNION ALL BY NAME ".join(sources))
+        if self._as_of_us is None:
+            return rows
+        return Sql(f"SELECT * FROM ({rows}) WHERE epoch_us(loaded_at) <= {int(self._as_of_us)}")
 
     @cached_property
     def _fresh(self) -> pa.Table | None:

@@ -84,9 +84,12 @@ def kept_visits(day: Day, *, named: bool) -> Derived | None:
 
 
 def list_files(
-    snapshot: Snapshot, more: Collection[SiteDay] = ()
+    snapshot: Snapshot, more: Collection[SiteDay] = (), as_of_us: int | None = None
 ) -> Mapping[Listed, Sequence[Part | Derived]]:
-    """Return the files that each view reads of a snapshot; more: see `unsettled`."""
+    """Return the files that each view reads of a snapshot; more: see `unsettled`.
+
+    as_of_us: see `views`; what came later may not have a say in any visit.
+    """
     left = unsettled(snapshot, more)
     lists: dict[Listed, list[Part | Derived]] = {
         Listed.COMPACTED: [],
@@ -99,35 +102,48 @@ def list_files(
         is_named = named[key[0]]
         lists[Listed.COMPACTED if is_named else Listed.LOOSE].extend(day.parts)
         found = kept_visits(day, named=is_named)
-        if found and key not in left:
+        if found and key not in left and day.is_as_of(as_of_us):
             lists[Listed.VISITS].append(found)
         else:
             lists[Listed.OPEN].extend(day.parts)
     return lists
 
 
-def views(filled: Collection[Listed], rules: Sequence[Rule], *, tail: bool) -> list[Sql]:
+def views(
+    filled: Collection[Listed],
+    rules: Sequence[Rule],
+    *,
+    tail: bool,
+    as_of_us: int | None = None,
+) -> list[Sql]:
     """Return the statements that make the views.
 
     filled: the variables that list any file at all; they must be set. rules: a snapshot's; they are
     about what is in parts, and never about the tail. tail: whether there is a relation `tail` of
-    events that are not in parts. Of tail, LOOSE and OPEN the views need one each.
+    events that are not in parts. Of tail, LOOSE and OPEN the views need one each. as_of_us: an
+    instant, to see what was stored then; None for now.
     """
     compacted = Sql(f"SELECT {_STORED} FROM read_parquet({Listed.COMPACTED.files}, {_BY_FOLDER})")
     parts = [compacted] if Listed.COMPACTED in filled else []
     if Listed.LOOSE in filled:
         parts.append(_read_loose(Listed.LOOSE))
     open_parts = [_read_loose(Listed.OPEN)] if Listed.OPEN in filled else []
-    computed = visits(annotated(_with_tail(open_parts, rules, tail=tail)))
+    computed = visits(annotated(_as_of(_with_tail(open_parts, rules, tail=tail), as_of_us)))
     sessions = Sql(f"SELECT {_VISIT} FROM ({computed})")
     if Listed.VISITS in filled:
         kept = f"SELECT {_VISIT} FROM read_parquet({Listed.VISITS.files}, {_BY_FOLDER})"
         sessions = Sql(f"{kept} UNION ALL {sessions}")
-    stored = _with_tail(parts, rules, tail=tail)
+    stored = _as_of(_with_tail(parts, rules, tail=tail), as_of_us)
     return [
         Sql(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})"),
         Sql(f"CREATE OR REPLACE VIEW sessions AS {sessions}"),
     ]
+
+
+def _as_of(events: Sql, as_of_us: int | None) -> Sql:
+    if as_of_us is None:
+        return events
+    return Sql(f"SELECT * FROM ({events}) WHERE epoch_us(loaded_at) <= {int(as_of_us)}")
 
 
 def _read_loose(files: Listed) -> Sql:

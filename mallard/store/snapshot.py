@@ -27,6 +27,10 @@ class Day:
         """Names this content: another one has another version."""
         return day_version(self.parts)
 
+    def is_as_of(self, instant_us: int | None) -> bool:
+        """Whether all of it was stored by an instant; None is now."""
+        return instant_us is None or all(part.last_loaded_at <= instant_us for part in self.parts)
+
 
 def day_version(parts: tuple[Part, ...]) -> str:
     """Return the version of a site-day that has these parts of level 1, in order of position."""

@@ -19,6 +19,8 @@ from starlette.routing import Route
 from mallard.errors import InvalidInput
 from mallard.query.plausible import names
 from mallard.query.plausible.compact import full_name, read_compact
+from mallard.web.parameters import ROWS as ROWS
+from mallard.web.parameters import check_names, date_range, is_csv, number
 from mallard.web.reports import Reports
 
 SUMMARY = (
@@ -29,12 +31,10 @@ SERIES = ("visitors", "visits", "pageviews", "events")
 BREAKDOWN = ("visitors", "visits", "pageviews", "bounce_rate", "visit_duration")
 OF_PAGES = ("visitors", "pageviews", "bounce_rate", "time_on_page", "scroll_depth", "exit_rate")
 GOALS = ("visitors", "events", "conversion_rate", "total_revenue")
-ROWS = 100
 COUNTS = ("visitors", "visits", "pageviews", "events")
 COMPARISONS = ("previous_period", "previous_year")
-_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "format")
+_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "as_of", "format")
 _PAGED = (*_SHARED, "limit", "offset", "order")
-_FORMATS = ("json", "csv")
 
 Row = dict[str, Any]
 
@@ -115,36 +115,18 @@ class Stats:
 def _read(request: Request, known: tuple[str, ...], metrics: tuple[str, ...]) -> _Asked:
     """Return what the parameters say; raises InvalidInput for those that say nothing here."""
     given = request.query_params
-    for name in given:
-        if name not in known:
-            raise InvalidInput(
-                f"There is no parameter {name!r} here.",
-                field=name,
-                rule="some of " + ", ".join(known),
-            )
-        if len(given.getlist(name)) > 1:
-            raise InvalidInput(f"{name} is there twice.", field=name, rule="once")
+    check_names(given, known)
     if wanted := given.get("metrics"):
         metrics = tuple(wanted.split(","))
-    form = given.get("format", "json")
-    if form not in _FORMATS:
-        raise InvalidInput(f"format {form!r} is unknown.", field="format", rule="json or csv")
     document = {
         "site_id": given.get("site_id"),
         "metrics": list(metrics),
-        "date_range": _range(given),
+        "date_range": date_range(given),
         "filters": read_compact(given.get("filters", "")),
         "include": _comparison(given),
+        "as_of": given.get("as_of"),
     }
-    return _Asked(document, metrics, form == "csv")
-
-
-def _range(given: QueryParams) -> object:
-    if "from" in given or "to" in given:
-        if "period" in given:
-            raise InvalidInput("A period is either named or has from and to.", field="period")
-        return [given.get("from"), given.get("to")]
-    return given.get("period", "30d")
+    return _Asked(document, metrics, is_csv(given))
 
 
 def _comparison(given: QueryParams) -> dict[str, Any]:
@@ -165,13 +147,7 @@ def _comparison(given: QueryParams) -> dict[str, Any]:
 
 
 def _pagination(given: QueryParams) -> dict[str, int]:
-    found = {"limit": ROWS, "offset": 0}
-    for name in found:
-        if name in given:
-            if not given[name].isascii() or not given[name].isdigit() or len(given[name]) > 12:
-                raise InvalidInput(f"{name} is no whole number.", field=name, rule="digits")
-            found[name] = int(given[name])
-    return found
+    return {"limit": number(given, "limit", ROWS), "offset": number(given, "offset", 0)}
 
 
 def _include(asked: _Asked, **more: bool) -> dict[str, Any]:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from mallard.cli.polite import NICENESS
 from mallard.cli.shell import shell
+from mallard.clock import to_datetime
 from mallard.errors import InvalidInput, StorageError
 from mallard.query.events import show_folder
 from tests.stored import A, B, Stored
@@ -158,8 +161,8 @@ def test_where_compaction_took_a_file_away_meanwhile_it_looks_again(
     stored.flush(0, A, B, A)
     looked: list[bool] = []
 
-    def show_then_compact(connection: duckdb.DuckDBPyConnection, data: Path) -> bool:
-        looked.append(show_folder(connection, data))
+    def show_then_compact(*asked: Any) -> bool:
+        looked.append(show_folder(*asked))
         if len(looked) == 1:
             stored.clock.pass_by(3 * 86_400)
             stored.settle()
@@ -172,3 +175,17 @@ def test_where_compaction_took_a_file_away_meanwhile_it_looks_again(
     stored.close()
     assert "three6" in capsys.readouterr().out
     assert looked == [True, True]
+
+
+def test_what_was_stored_at_an_instant_is_seen_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = Stored(tmp_path)
+    stored.flush(0, A)
+    then = to_datetime(stored.clock.us)
+    stored.clock.pass_by(60)
+    stored.flush(0, A)
+    stored.close()
+    for as_of, count in ((then, "1"), (None, "2"), (then - timedelta(seconds=1), "0")):
+        shell(tmp_path, "SELECT count(*) AS n FROM events", "csv", as_of)
+        assert capsys.readouterr().out.splitlines() == ["n", count]

@@ -85,9 +85,13 @@ class Room:
                 self.stored.sum_up(SITE, *of_month)
 
     def sums(
-        self, pieces: Sequence[Slice], by: tuple[By, ...] = (), keep: Filter | None = None
+        self,
+        pieces: Sequence[Slice],
+        by: tuple[By, ...] = (),
+        keep: Filter | None = None,
+        as_of_us: int | None = None,
     ) -> dict[oracle_answers.Group, dict[str, Any]]:
-        grouping = Grouping(SITE, by, keep)
+        grouping = Grouping(SITE, by, keep, as_of_us)
         table = self.engine.submit(
             lambda session: self.answers.sums(session, grouping, pieces)
         ).result(60)

@@ -69,6 +69,7 @@ def _asked(
     plain = Question(
         query.site_id, query.period, (Metric.VISITORS,), query.by, query.interval, query.keep
     )
+    plain = dataclasses.replace(plain, as_of_us=query.as_of_us)
     asked = dataclasses.replace(plain, metrics=_metrics(query))
     order = _sql_order(query)
     if order is not None and not all_rows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
@@ -15,22 +15,23 @@ from mallard.errors import InvalidInput, MissingInput
 from mallard.query.dimensions import By
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
 from mallard.query.goals import conversions
-from mallard.query.period import Interval, Period
+from mallard.query.period import Interval, Period, micros
 from mallard.query.plausible import names, ranges
 from mallard.query.plausible.ranges import fitting_interval, read_range
 from mallard.site import Goal, Segment
 
 KEYS = (
     *("site_id", "metrics", "date_range", "dimensions", "filters", "order_by", "include"),
-    "pagination",
+    *("pagination", "as_of"),
 )
 LIMIT_MAX = 10_000
+IN_FLIGHT = timedelta(seconds=1)
 FILTER_DEPTH_MAX = 16
 FILTERS_MAX = 200
 CLAUSES_MAX = 1_000
 DIMENSIONS_MAX = 8
-_INCLUDE = ("imports", "time_labels", "total_rows", "comparisons", "trim_relative_date_range")
-_OPERATORS = {
+INCLUDE = ("imports", "time_labels", "total_rows", "comparisons", "trim_relative_date_range")
+OPERATORS = {
     "is": (Operator.IS, False),
     "is_not": (Operator.IS, True),
     "contains": (Operator.CONTAINS, False),
@@ -77,6 +78,7 @@ class Query:
     compared: Period | None
     limit: int
     offset: int
+    as_of_us: int | None = None
 
     @property
     def by(self) -> tuple[By, ...]:
@@ -119,6 +121,7 @@ def read_query(document: object, context: Context) -> Query:
         _compared(include, period, context),
         limit,
         offset,
+        _as_of(document.get("as_of"), context.now),
     )
 
 
@@ -174,14 +177,14 @@ class _FilterReader:
             if operator == "not":
                 return Not(part)
             return HasDone(part) if operator == "has_done" else Not(HasDone(part))
-        if operator not in _OPERATORS:
+        if operator not in OPERATORS:
             _refuse_filter(value, f"there is no operator {operator!r}")
         return self._simple(value, depth)
 
     def _simple(self, value: list[Any], depth: int) -> Filter:
         if not 3 <= len(value) <= 4 or not isinstance(value[1], str):
             _refuse_filter(value, "a filter is [operator, dimension, clauses]")
-        operator, negated = _OPERATORS[value[0]]
+        operator, negated = OPERATORS[value[0]]
         name = value[1]
         if name == names.SEGMENT:
             found = self._segments(value, depth)
@@ -293,10 +296,10 @@ def _check_needs(
 
 def _include(value: object, dimensions: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        _refuse("include", "is no object", "an object with some of " + ", ".join(_INCLUDE))
+        _refuse("include", "is no object", "an object with some of " + ", ".join(INCLUDE))
     for key, wanted in value.items():
-        if key not in _INCLUDE:
-            _refuse("include", f"has an unknown key, {key!r}", "some of " + ", ".join(_INCLUDE))
+        if key not in INCLUDE:
+            _refuse("include", f"has an unknown key, {key!r}", "some of " + ", ".join(INCLUDE))
         if key != "comparisons" and not isinstance(wanted, bool):
             _refuse("include", f"has no true or false for {key!r}", "true or false")
     if value.get("time_labels") and not any(each in names.TIMES for each in dimensions):
@@ -353,6 +356,19 @@ def _compared(include: Mapping[str, Any], period: Period, context: Context) -> P
     if mode == "custom":
         return read_range(value.get("date_range"), context.zone, context.now, context.first_day)
     _refuse("include", "has comparisons of an unknown mode", rule)
+
+
+def _as_of(value: object, now: datetime) -> int | None:
+    if value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        instant = None
+    # What is being written just now has a time already, and is not there yet.
+    if instant is None or instant.tzinfo is None or instant > now - IN_FLIGHT:
+        _refuse("as_of", "is no time that is over", "an ISO 8601 time with an offset, in the past")
+    return micros(instant)
 
 
 def _trimmed(period: Period, now: datetime) -> Period:

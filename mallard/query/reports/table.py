@@ -80,7 +80,8 @@ class Question:
     by: dimensions, the groups of the table. interval: also a row for each interval of the period.
     goals: a group for each goal, of its conversions; its name is a column `goal`. order: (column,
     descending), where a column is a metric's name, a dimension's `value`, "time" or "goal"; at the
-    end always by time and the dimensions, so that pages of rows fit together.
+    end always by time and the dimensions, so that pages of rows fit together. as_of_us: an instant,
+    to count what was stored then; None for now.
     """
 
     site_id: str
@@ -93,6 +94,7 @@ class Question:
     order: tuple[tuple[str, bool], ...] = ()
     limit: int | None = None
     offset: int = 0
+    as_of_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def ask(session: Session, answers: Answers, question: Question) -> Table:
     tables = []
     for goal in question.goals or (None,):
         keep = question.keep if goal is None else _both(question.keep, goal.keep)
-        sums = answers.sums(session, Grouping(question.site_id, question.by, keep), pieces)
+        grouping = Grouping(question.site_id, question.by, keep, question.as_of_us)
+        sums = answers.sums(session, grouping, pieces)
         name = pa.scalar(None if goal is None else goal.name, pa.string())
         tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
     taken = session.take(pa.concat_tables(tables))
