@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -15,7 +17,7 @@ from mallard.accounts.directory import Directory
 from mallard.clock import Clock, to_datetime
 from mallard.errors import InvalidInput, MallardError
 from mallard.query.answers import Answers
-from mallard.query.engine import Engine
+from mallard.query.engine import Engine, Session
 from mallard.query.plausible.answering import answer
 from mallard.query.plausible.reading import Context, read_query
 from mallard.web.auth import Guard
@@ -24,6 +26,8 @@ from mallard.web.problems import describe_as_plausible, problem, status_of
 
 BODY_BYTES_MAX = 64 * 1024
 
+T = TypeVar("T")
+
 
 class Answering(Protocol):
     """What reports need of a `server.Server`."""
@@ -31,6 +35,16 @@ class Answering(Protocol):
     clock: Clock
     engine: Engine
     answers: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who may ask about a site. owner: in whose turn they wait. version: of what is said of it."""
+
+    site_id: str
+    owner: str
+    context: Context
+    version: Hashable
 
 
 class Reports:
@@ -64,19 +78,32 @@ class Reports:
 
     async def ask(self, request: Request, document: dict[str, Any]) -> dict[str, Any]:
         """Answer a query's document for who sent the request; raises what may be wrong with it."""
+        caller = await self.look(request, document.get("site_id"))
+        asked = read_query(document, caller.context)
+        key = orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period
+        return await self.run(
+            caller,
+            lambda session, answers: answer(session, answers, asked, caller.context.goals),
+            key,
+        )
+
+    async def look(self, request: Request, site_id: object, scope: Scope = Scope.STATS) -> Caller:
+        """Return who asks about a site. Raises what says that they may not, or about which one."""
         principal, directory = await self._guard.look(request)
-        site_id = document.get("site_id")
         if not isinstance(site_id, str):
             raise InvalidInput("The query names no site.", field="site_id", rule="a site's name")
-        principal.require(Scope.STATS, site_id)
+        principal.require(scope, site_id)
         context = self._context(directory, site_id)
-        asked = read_query(document, context)
-        key = (site_id, orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period)
+        owner = owner_of(principal, request)
+        return Caller(site_id, owner, context, (site_id, directory.version))
+
+    async def run(self, caller: Caller, work: Callable[[Session, Answers], T], key: Hashable) -> T:
+        """Return what work answers in the caller's turn; key: all of the question but its site."""
         answers = self._server.answers
         return await self._server.engine.run(
-            lambda session: answer(session, answers, asked, context.goals),
-            owner=owner_of(principal, request),
-            key=(key, directory.version, answers.version()),
+            lambda session: work(session, answers),
+            owner=caller.owner,
+            key=(key, caller.version, answers.version()),
         )
 
     def _context(self, directory: Directory, site_id: str) -> Context:

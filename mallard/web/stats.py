@@ -19,7 +19,6 @@ from starlette.routing import Route
 from mallard.errors import InvalidInput
 from mallard.query.plausible import names
 from mallard.query.plausible.compact import full_name, read_compact
-from mallard.web.parameters import ROWS as ROWS
 from mallard.web.parameters import check_names, date_range, is_csv, number
 from mallard.web.reports import Reports
 
@@ -31,9 +30,10 @@ SERIES = ("visitors", "visits", "pageviews", "events")
 BREAKDOWN = ("visitors", "visits", "pageviews", "bounce_rate", "visit_duration")
 OF_PAGES = ("visitors", "pageviews", "bounce_rate", "time_on_page", "scroll_depth", "exit_rate")
 GOALS = ("visitors", "events", "conversion_rate", "total_revenue")
+ROWS = 100
 COUNTS = ("visitors", "visits", "pageviews", "events")
 COMPARISONS = ("previous_period", "previous_year")
-_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "as_of", "format")
+_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "format")
 _PAGED = (*_SHARED, "limit", "offset", "order")
 
 Row = dict[str, Any]
@@ -124,7 +124,6 @@ def _read(request: Request, known: tuple[str, ...], metrics: tuple[str, ...]) ->
         "date_range": date_range(given),
         "filters": read_compact(given.get("filters", "")),
         "include": _comparison(given),
-        "as_of": given.get("as_of"),
     }
     return _Asked(document, metrics, is_csv(given))
 
