@@ -35,6 +35,11 @@ def verify(data: Path, *, deep: bool = False) -> int:
             f"{findings.derived:,} files of visits and sums ({findings.derived_bytes:,} bytes); "
             f"of {findings.days:,} site-days they were made again."
         )
+    if findings.retired:
+        console.print(
+            f"{findings.retired:,} files ({findings.retired_bytes:,} bytes) are no longer live and "
+            "wait to be removed."
+        )
     for note in findings.notes:
         console.print(f"note: {note}", markup=False)
     for problem in findings.problems:

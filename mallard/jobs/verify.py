@@ -39,6 +39,7 @@ class Findings:
     """What a check saw. problems: sentences, each with what is wrong; none when all is well.
 
     derived: files of visits and sums. days: whose visits were told apart again.
+    retired: files that are no longer live and are not read here.
     """
 
     parts: int = 0
@@ -47,6 +48,8 @@ class Findings:
     derived: int = 0
     derived_bytes: int = 0
     days: int = 0
+    retired: int = 0
+    retired_bytes: int = 0
     log_events: int = 0
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -75,11 +78,14 @@ def verify(
         snapshot = _check_files(data, files, store, findings, told)
         history = _history(store, snapshot)
         known = store.manifest.known()
-        known |= {partition.retired(each.file.location) for each in store.manifest.retired()}
+        retired = store.manifest.retired()
+        known |= {partition.retired(each.file.location) for each in retired}
         with deeper() as connection:
             _check_visits(store, snapshot, _sample(snapshot, days), connection, findings)
             if days is None:
                 _check_sums(store, snapshot, connection, findings)
+    findings.retired = len(retired)
+    findings.retired_bytes = sum(each.file.size_bytes for each in retired)
     findings.log_events = max(0, last - snapshot.watermark)
     log_problems(report, snapshot.watermark, findings.notes, findings.problems)
     for part, reason in snapshot.quarantined:
