@@ -14,6 +14,7 @@ from mallard.config import RetentionConfig
 from mallard.errors import MallardError
 from mallard.files import Files
 from mallard.jobs.expiry import REASON, Expiry, first_kept, plan, rows_by_site, spans
+from mallard.store.snapshot import Change, Rule
 from tests.faults import Crash, Fault, FaultyFiles
 from tests.stored import FAULTS, A, B, C, Stored, date
 
@@ -173,6 +174,29 @@ def test_after_the_grace_nothing_comes_back(stored: Stored) -> None:
     expire(stored, days=1)
     stored.clock.pass_by(1.01 * DAY)
     stored.store.sweep()
+    expire(stored)
+    assert stored.positions() == []
+
+
+def test_while_a_rule_that_did_not_see_them_is_under_way_days_stay_away(stored: Stored) -> None:
+    # An erasure's rule names the days it is about, and looks into retired files at its end.
+    stored.flush(0, A)
+    stored.flush(10, A)
+    expire(stored, days=9)
+    stored.clock.pass_by(1)
+    rule = Rule("r1", stored.clock.us, 2, "{}", frozenset({(A, date(10))}))
+    stored.store.swap(Change("rule", rules_added=(rule,)))
+    expire(stored)
+    assert stored.positions() == [2]
+    stored.store.swap(Change("rule", rules_removed=("r1",)))
+    expire(stored)
+    assert stored.positions() == [1, 2]
+
+
+def test_what_an_erasure_let_go_of_does_not_come_back(stored: Stored) -> None:
+    stored.flush(0, A)
+    expire(stored, days=9)
+    stored.store.expire(stored.store.retired())
     expire(stored)
     assert stored.positions() == []
 
