@@ -41,7 +41,7 @@ ENGAGED_MS_MAX = 86_400_000  # no visit is longer than its UTC day
 QUERY_FIELDS_MAX = 100
 
 # Long name to short name, in the order in which they are looked for.
-_LONG_NAMES = {
+LONG_NAMES = {
     "domain": "d",
     "name": "n",
     "url": "u",
@@ -54,7 +54,7 @@ _LONG_NAMES = {
     "hashMode": "h",
     "screen_width": "w",
 }
-_is_short = frozenset(_LONG_NAMES).isdisjoint
+_is_short = frozenset(LONG_NAMES).isdisjoint
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The shortest way an URL starts that needs no look at its scheme.
 _PLAIN_SCHEMES = ("https://", "http://", "/")
@@ -198,7 +198,7 @@ def _shortened(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     """Return an event with its short names, and for each of them what the client wrote."""
     short = dict(document)
     names: dict[str, str] = {}
-    for long_name, name in _LONG_NAMES.items():
+    for long_name, name in LONG_NAMES.items():
         if document.get(long_name) is not None and short.get(name) is None:
             short[name] = document[long_name]
             names[name] = long_name

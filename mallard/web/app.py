@@ -31,6 +31,8 @@ from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.direct import DirectDoor
+from mallard.web.insights import Insights
+from mallard.web.openapi import route as openapi
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, log_failure, problem
 from mallard.web.reports import Answering, Reports
@@ -88,7 +90,9 @@ def create_app(server: Serving) -> Application:
         *Admin(server.accounts, guard, bodies).routes(),
         *reports.routes(),
         *Stats(reports).routes(),
+        *Insights(reports).routes(),
         *SqlDoor(server, guard, bodies).routes(),
+        *openapi.routes(tracker),
     ]
     return Application(doors, direct, _pages(server, routes))
 

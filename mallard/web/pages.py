@@ -109,13 +109,21 @@ def routes(config: TrackerConfig, folder: Path = BUILDS_FOLDER) -> list[Route]:
         features = request.path_params.get("features")
         return _answer(request, tracker.script(frozenset(features.split(".") if features else ())))
 
+    return [Route(path, serve) for path in script_routes(config)]
+
+
+def script_routes(config: TrackerConfig) -> list[str]:
+    """Return the paths of the script, with `{features}` where its name takes some.
+
+    Raises ConfigError when a script path has braces in it.
+    """
     found = []
     for path in config.script_paths:
         if "{" in path or "}" in path:
             raise ConfigError(f"tracker.script_paths: {path} has braces, which no path needs.")
-        found.append(Route(path, serve))
+        found.append(path)
         if path.endswith(".js"):
-            found.append(Route(path.removesuffix(".js") + ".{features}.js", serve))
+            found.append(path.removesuffix(".js") + ".{features}.js")
     return found
 
 

@@ -1,0 +1,162 @@
+"""What is asked of events in words of Plausible's Stats API v2: metrics, dimensions, filters.
+
+All of it is made of the lists that the queries are read by (`query/plausible/names.py`).
+"""
+
+from __future__ import annotations
+
+from mallard.query.plausible import names, reading
+from mallard.query.plausible.compact import LENGTH_MAX as FILTERS_LENGTH_MAX
+from mallard.query.plausible.compact import full_name
+from mallard.query.plausible.ranges import RULE as RANGES
+from mallard.web.openapi.managing import SITE_ID
+from mallard.web.openapi.operations import query
+from mallard.web.openapi.schemas import (
+    Json,
+    all_optional,
+    fields,
+    flag,
+    items,
+    number,
+    or_null,
+    ref,
+    row,
+    text,
+    whole,
+    word,
+)
+from mallard.web.stats import COUNTS
+
+_RANGE = r"^(day|24h|month|year|all|0*[1-9][0-9]{0,2}d|0*[1-9][0-9]?mo)$"
+_KEY = rf"[\s\S]{{1,{names.PROPERTY_LENGTH_MAX}}}$"
+
+
+def metric(name: str) -> Json:
+    """Return the schema of a metric's value."""
+    if name in COUNTS:
+        return whole(minimum=0)
+    return or_null(ref("Money") if name in names.REVENUE else number())
+
+
+def dimensions() -> list[str]:
+    """Return the names of dimensions but for properties, with the time's."""
+    return [*names.DIMENSIONS, names.GOAL, *names.TIMES]
+
+
+def dimension_in_path() -> Json:
+    """Return the schema of a dimension's name, which may be short there."""
+    short = [each.partition(":")[2] for each in (*names.DIMENSIONS, names.GOAL)]
+    known = [each for each in short if full_name(each) != each]
+    keys = text("A property of events.", pattern=rf"^(event:)?props:{_KEY}")
+    return {"anyOf": [word([*dimensions(), *dict.fromkeys(known)]), keys]}
+
+
+def shared_parameters() -> list[Json]:
+    """Return the parameters that every report of `/api/stats` takes."""
+    day = text("A date, or a time with an offset (ISO 8601).")
+    return [
+        query("site_id", SITE_ID, required=True),
+        query("period", text(f"A named period: {RANGES}.", pattern=_RANGE, default="30d")),
+        query("from", {**day, "description": "With `to`, instead of `period`."}),
+        query("to", {**day, "description": "The last day, or second, of the period."}),
+        query(
+            "filters",
+            text(
+                "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;source~goo`.",
+                maxLength=FILTERS_LENGTH_MAX,
+            ),
+        ),
+        query("as_of", text("What was known at a time in the past (ISO 8601 with an offset).")),
+        query("compare", text("`previous_period`, `previous_year` or `<date>..<date>`.")),
+        query("format", word(["json", "csv"], default="json")),
+    ]
+
+
+def metrics_parameter(default: tuple[str, ...]) -> Json:
+    """Return the parameter that chooses metrics, names with commas between."""
+    schema = items(word(names.METRICS), minItems=1, uniqueItems=True, default=[*default])
+    return query("metrics", schema, style="form", explode=False)
+
+
+def schemas() -> dict[str, Json]:
+    """Return the schemas of questions and of what answers are made of."""
+    return {
+        "Dimension": {"anyOf": [word(dimensions()), _property()]},
+        "Filter": _filter(),
+        "Filters": items(
+            ref("Filter"),
+            "All of which hold. `event:` dimensions are of each event, `visit:` ones of its visit.",
+            maxItems=reading.FILTERS_MAX,
+        ),
+        "Query": _query(),
+        "Money": fields(
+            {
+                "value": number(),
+                "currency": text("ISO 4217."),
+                "short": text("As people read it, such as $1.2K."),
+                "long": text("The same to the cent."),
+            }
+        ),
+        "Warnings": {
+            "type": "object",
+            "description": "Why a metric has no value, by its name.",
+            "additionalProperties": fields({"code": text(), "warning": text()}),
+        },
+    }
+
+
+def _property() -> Json:
+    return text("A property of events.", pattern=f"^{names.PROPERTY_PREFIX}{_KEY}")
+
+
+def _filter() -> Json:
+    texts = items(text(), "Any of which fits.", minItems=1, maxItems=reading.CLAUSES_MAX)
+    sensitive = all_optional({"case_sensitive": flag()})
+    numbers = items(whole(), "Numbers of the site's segments.", minItems=1)
+    filtered = {"anyOf": [word([*names.DIMENSIONS]), _property()]}
+    of_goals = ["is", "is_not", "contains", "contains_not"]
+    return {
+        "anyOf": [
+            row(word(reading.OPERATORS), filtered, texts, optional=sensitive),
+            row(word(of_goals), {"const": names.GOAL}, texts, optional=sensitive),
+            row(word(["is", "is_not"]), {"const": names.SEGMENT}, numbers),
+            row(word(["and", "or"]), items(ref("Filter"), minItems=1)),
+            row(word(["not", "has_done", "has_not_done"]), ref("Filter")),
+        ]
+    }
+
+
+def date_range() -> Json:
+    """Return the schema of a `date_range`."""
+    moment = text("A date, or a time with an offset (ISO 8601).")
+    return {"description": RANGES, "anyOf": [text(pattern=_RANGE), row(moment, moment)]}
+
+
+def _query() -> Json:
+    comparison = fields(
+        {
+            "mode": word(["previous_period", "year_over_year", "custom"]),
+            "date_range": date_range(),
+        },
+        optional=["date_range"],
+    )
+    include = {name: flag() for name in reading.INCLUDE} | {"comparisons": or_null(comparison)}
+    order = row(text("A metric or dimension of the query."), word(["asc", "desc"]))
+    pages = {
+        "limit": whole(minimum=1, maximum=reading.LIMIT_MAX, default=reading.LIMIT_MAX),
+        "offset": whole(minimum=0, default=0),
+    }
+    required = {
+        "site_id": text(minLength=1),
+        "metrics": items(word(names.METRICS), minItems=1, uniqueItems=True),
+        "date_range": date_range(),
+    }
+    optional = {
+        "dimensions": items(ref("Dimension"), maxItems=reading.DIMENSIONS_MAX, uniqueItems=True),
+        "filters": ref("Filters"),
+        "order_by": or_null(items(order)),
+        "include": all_optional(include),
+        "pagination": all_optional(pages),
+        "as_of": or_null(text("What was known at a time in the past (ISO 8601 with an offset).")),
+    }
+    return fields({**required, **optional}, optional=optional)
