@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mallard.query.answers import Answers
-from mallard.query.dimensions import By, Dimension
+from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, AnyOf, Filter, check_expressions
 from mallard.query.goals import conversions
@@ -224,11 +224,9 @@ def _values(query: Query, row: Row) -> list[str | None]:
 
 
 def _value(name: str, by: By, value: str | None) -> str:
-    if value is not None and isinstance(by, Dimension) and by.is_compound:
-        value = by.last_of(value)
-    if value is None:
-        return names.missing(by)
-    return words.country(value) if name == names.COUNTRY_NAME else value
+    if value is not None and name == names.COUNTRY_NAME:
+        return words.country(value)
+    return names.shown(by, value)
 
 
 def _label(bucket: Bucket, query: Query) -> str:

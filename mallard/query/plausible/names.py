@@ -86,3 +86,10 @@ def missing(by: By) -> str:
     if isinstance(by, Property):
         return NONE
     return _MISSING.get(by, NOT_SET) if isinstance(by, Dimension) else NOT_SET
+
+
+def shown(by: By, value: str | None) -> str:
+    """Return how a value of a dimension is shown: of a compound one the last, the city."""
+    if value is not None and isinstance(by, Dimension) and by.is_compound:
+        value = by.last_of(value)
+    return missing(by) if value is None else value

@@ -121,7 +121,7 @@ def read_query(document: object, context: Context) -> Query:
         _compared(include, period, context),
         limit,
         offset,
-        _as_of(document.get("as_of"), context.now),
+        read_as_of(document.get("as_of"), context.now),
     )
 
 
@@ -358,7 +358,8 @@ def _compared(include: Mapping[str, Any], period: Period, context: Context) -> P
     _refuse("include", "has comparisons of an unknown mode", rule)
 
 
-def _as_of(value: object, now: datetime) -> int | None:
+def read_as_of(value: object, now: datetime) -> int | None:
+    """Return the instant that `as_of` names, in microseconds; raises InvalidInput."""
     if value is None:
         return None
     try:

@@ -25,11 +25,15 @@ DONE = Sql("event_type <> 'engagement'")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which events: a site's, of a period, that a filter holds for."""
+    """Which events: a site's, of a period, that a filter holds for.
+
+    as_of_us: an instant, to look at what was stored then; None for now.
+    """
 
     site_id: str
     period: Period
     keep: Filter | None = None
+    as_of_us: int | None = None
 
 
 @contextmanager
@@ -41,7 +45,8 @@ def chosen(session: Session, answers: Answers, choice: Choice) -> Iterator[Relat
     """
     check_expressions(session, choice.keep)
     start, end = micros(choice.period.start), micros(choice.period.end)
-    with answers.relations(session, choice.site_id, slices([_whole_days(choice.period)])) as found:
+    days = slices([_whole_days(choice.period)])
+    with answers.relations(session, choice.site_id, days, choice.as_of_us) as found:
         events = kept(found.events, found.visits, choice.keep)
         cut = f"epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"
         yield dataclasses.replace(found, events=Sql(f"FROM ({events}) WHERE {cut}"))
