@@ -179,8 +179,8 @@ class Rollups:
         try:
             written = self._make(snapshot, works)
             self._store.swap(Change("rollup", tuple(written), tuple(gone)))
-        # RuntimeError is how DuckDB says that it was interrupted.
-        except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError) as error:
+        # RuntimeError is how DuckDB says that it was interrupted; OSError is the disk's.
+        except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError, OSError) as error:
             if not self._stopping:
                 self._fail(works, error)
             return []

@@ -7,10 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import duckdb
+
 from mallard.clock import Clock
+from mallard.errors import StorageError
 from mallard.telemetry import Telemetry
 
 INTERRUPT_SECONDS = 0.05
+# What a full or failing disk makes of a job. Anything else is a mistake of ours.
+_DISK = (StorageError, OSError, duckdb.IOException, duckdb.OutOfMemoryException)
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +37,7 @@ class Schedule:
     ) -> None:
         self._clock = clock
         self._telemetry = telemetry
+        self._failing: dict[str, str] = {}  # by job, what was said of its last run
         self._due = {job: clock.monotonic() + job.period_seconds for job in jobs}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -68,6 +74,17 @@ class Schedule:
     def _run_one(self, job: Job) -> None:
         try:
             job.run()
-        except Exception:  # noqa: BLE001 - the top of a thread; the other jobs go on
+        except Exception as error:  # noqa: BLE001 - the top of a thread; the other jobs go on
             self._telemetry.failures[job.name] += 1
-            _log.exception("the job %r failed; it runs again later", job.name)
+            self._say(job, error)
+        else:
+            if self._failing.pop(job.name, None) is not None:
+                _log.warning("the job %r works again", job.name)
+
+    def _say(self, job: Job, error: Exception) -> None:
+        """Log why a run failed: the disk's reasons in a line, and once while they are the same."""
+        if not isinstance(error, _DISK):
+            _log.error("the job %r failed; it runs again later", job.name, exc_info=error)
+        elif self._failing.get(job.name) != str(error):
+            _log.error("the job %r failed and runs again later: %s", job.name, error)
+        self._failing[job.name] = str(error)

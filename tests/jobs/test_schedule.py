@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+import logging
 import threading
 
 import pytest
 
 from mallard.clock import Clock
+from mallard.errors import StorageError
 from mallard.jobs.schedule import Job, Schedule
 from mallard.telemetry import Telemetry
 from tests.waiting import until
@@ -57,6 +60,32 @@ def test_a_job_that_fails_is_counted_and_the_others_and_its_next_run_come(
     assert ran == ["salts", "geo", "salts", "geo"]
     assert telemetry.failures == {"salts": 2}
     assert "the salt is gone" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), StorageError("The manifest is full.")]
+)
+def test_a_disk_that_fails_is_said_once_in_a_line_and_so_is_that_it_works_again(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, telemetry, errors = SetClock(), Telemetry(), [error, error, None, None]
+
+    def run() -> None:
+        if found := errors.pop(0):
+            raise found
+
+    schedule = Schedule([Job("erasure", 1.0, run)], clock, telemetry)
+    with caplog.at_level(logging.INFO):
+        while errors:
+            clock.seconds += 1.0
+            schedule.run_due()
+    assert telemetry.failures == {"erasure": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the job 'erasure' failed and runs again later: {error}",
+        "the job 'erasure' works again",
+    ]
+    assert "Traceback" not in caplog.text
 
 
 def test_the_thread_runs_what_is_due_and_stops_when_told() -> None:
