@@ -42,6 +42,7 @@ from mallard.query.shell_script import ShellScript
 from mallard.query.tail import Tail
 from mallard.store.local import DATABASE, LocalStore
 from mallard.telemetry import Telemetry
+from mallard.transfer.exporter import Exporter
 
 # Salts are made ahead of midnight and destroyed soon after it.
 SALT_PERIOD_SECONDS = 30.0
@@ -129,6 +130,9 @@ class Server:
         self.tail = Tail(self.buffer)
         self.answers = Answers(self.store, self.tail, config.query.cache_bytes)
         self.sandbox = Sandbox(config.query, self.data, self.store, self.tail)
+        self.exporter = Exporter(
+            self.store, self.tail, self.sandbox, config.query.export_timeout_seconds
+        )
         self._log_notes: list[str] = []
         self._measure()
 

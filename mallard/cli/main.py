@@ -91,6 +91,66 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None) -> Non
 
 @mallard.command()
 @_DATA
+@click.option("--site", required=True, metavar="SITE", help="Whose.")
+@click.option(
+    "--what",
+    type=click.Choice(["events", "sessions"]),
+    default="events",
+    show_default=True,
+    help="A row an event, or a row a visit.",
+)
+@click.option(
+    "--from", "first", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The first day."
+)
+@click.option(
+    "--to", "last", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The last day."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="How rows are written.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to [default: standard output].",
+)
+@click.option("--visitors", is_flag=True, help="With the ids of visitors and users.")
+def export(
+    data: Path,
+    site: str,
+    what: str,
+    first: datetime | None,
+    last: datetime | None,
+    form: str,
+    output: Path | None,
+    visitors: bool,
+) -> None:
+    """Write a site's events or visits to a file, also while the server runs.
+
+    Days are those of the site's time zone.
+    """
+    from mallard.cli import export as command
+
+    command.export(
+        data,
+        site,
+        what,
+        first and first.date(),
+        last and last.date(),
+        form,
+        output,
+        visitors=visitors,
+    )
+
+
+@mallard.command()
+@_DATA
 @click.option("--deep", is_flag=True, help="Make all visits and sums again and compare.")
 def verify(data: Path, deep: bool) -> None:
     """Check every stored byte against the manifest.

@@ -88,7 +88,7 @@ def confine(
 
 
 def show_reading(connection: duckdb.DuckDBPyConnection, reading: Reading) -> None:
-    """Make the views `events` and `sessions` of a new connection.
+    """Make, or make anew, the views `events` and `sessions` of a connection.
 
     Nothing of what was copied has to be read again, so `copied` need not be readable after it.
     """
@@ -100,7 +100,7 @@ def show_reading(connection: duckdb.DuckDBPyConnection, reading: Reading) -> Non
             listed = ", ".join(map(literal, sorted(reading.sites))) or "NULL"
             stored = Sql(f"{stored} WHERE site_id IN ({listed})")
         rows.append(Sql(f"SELECT {_NAMES} FROM ({apply(stored, reading.rules)})"))
-    connection.execute(f"CREATE TABLE tail AS {' UNION ALL '.join(rows)}")
+    connection.execute(f"CREATE OR REPLACE TABLE tail AS {' UNION ALL '.join(rows)}")
     connection.unregister("fresh")
     _set(connection, {each: sources[:1] for each, sources in reading.lists.items()})
     for statement in views(reading.lists, (), tail=True):

@@ -7,6 +7,7 @@ watermark covers is dropped. A flush in between puts an event in both, never in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,36 @@ def show_folder(
     Returns whether everything that was stored is in them; `mallard verify` says what is not.
     Raises StorageError when it is no data folder.
     """
+    folder = read_folder(data)
+    show(connection, folder.snapshot, folder.source, folder.tail, as_of_us)
+    return folder.is_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What lies in a data folder. tail: the frames past the snapshot's watermark.
+
+    source: where a file of the snapshot is; it is there for half a minute after the server has put
+    others in its place. is_whole: whether everything that was stored is there.
+    """
+
+    snapshot: Snapshot
+    tail: list[Frame]
+    source: Callable[[Part | Derived], str]
+    is_whole: bool
+
+
+def read_folder(data: Path) -> Folder:
+    """Return what a data folder holds now; raises StorageError when it is no data folder."""
     files, report = Files(), LogReport()
     with LocalReader(data, files) as store:
         watermark = store.snapshot().watermark
         tail = list(read_log(data / "wal", files, watermark, report))
         snapshot = store.snapshot()
     left = [frame for frame in tail if frame.last_position > snapshot.watermark]
-    show(connection, snapshot, store.source, left, as_of_us)
     # What is missing below the watermark was flushed, and its segment removed, while we read.
     lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
-    return not (lost or snapshot.quarantined)
+    return Folder(snapshot, left, store.source, not (lost or snapshot.quarantined))
 
 
 def add_macros(connection: duckdb.DuckDBPyConnection) -> None:

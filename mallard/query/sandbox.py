@@ -12,6 +12,7 @@ the server's: no open file, no environment, no memory.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import pickle
@@ -23,7 +24,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -69,7 +70,7 @@ class Query:
 
     def read(self) -> bytes:
         """Return the next bytes, waiting for them; none at the end."""
-        return os.read(self._process.output.fileno(), READ_BYTES)
+        return self._process.output.read1(READ_BYTES)
 
     def finish(self) -> dict[str, Any]:
         """Return what came of it, after the last bytes were read.
@@ -134,8 +135,9 @@ class _Process:
         finally:
             os.close(theirs)
         self.status = os.fdopen(status, "rb")
-        assert self.popen.stdout is not None
-        self.output: IO[bytes] = self.popen.stdout
+        assert isinstance(self.popen.stdout, io.BufferedReader)
+        # It has a lock: who closes it waits until who reads it has seen its end.
+        self.output = self.popen.stdout
 
     def ask(self, task: bytes) -> bool:
         """Give it its task; return whether it was still there to take it."""

@@ -78,6 +78,12 @@ class Tail:
             return TailView(known if not fresh else fresh[-1].last_position, self._chunks)
 
 
+def view_of(frames: Sequence[Frame]) -> TailView:
+    """Return frames of a log, in order of position, as a tail at one instant."""
+    chunks = tuple(_Chunk(some[-1].last_position, to_table(some)) for some in _runs(frames))
+    return TailView(chunks[-1].last_position if chunks else 0, chunks)
+
+
 def _runs(frames: Sequence[Frame]) -> list[list[Frame]]:
     runs: list[list[Frame]] = []
     events = CHUNK_EVENTS

@@ -135,9 +135,14 @@ def views(
         sessions = Sql(f"{kept} UNION ALL {sessions}")
     stored = _as_of(_with_tail(parts, rules, tail=tail), as_of_us)
     return [
-        Sql(f"CREATE OR REPLACE VIEW events AS SELECT {_COLUMNS} FROM ({stored})"),
+        Sql(f"CREATE OR REPLACE VIEW events AS {as_events(stored)}"),
         Sql(f"CREATE OR REPLACE VIEW sessions AS {sessions}"),
     ]
+
+
+def as_events(stored: Sql) -> Sql:
+    """Return a query for events of `ARROW_SCHEMA` with the columns of the view `events`."""
+    return Sql(f"SELECT {_COLUMNS} FROM ({stored})")
 
 
 def _as_of(events: Sql, as_of_us: int | None) -> Sql:

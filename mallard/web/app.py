@@ -31,6 +31,7 @@ from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.direct import DirectDoor
+from mallard.web.exports import Exporting, Exports
 from mallard.web.insights import Insights
 from mallard.web.openapi import route as openapi
 from mallard.web.probes import Probes, Watched
@@ -51,7 +52,7 @@ _PAGE_HEADERS = {
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Serving(Watched, Answering, Querying, Protocol):
+class Serving(Watched, Answering, Querying, Exporting, Protocol):
     """What the application needs of a `server.Server`."""
 
     config: Config
@@ -92,6 +93,7 @@ def create_app(server: Serving) -> Application:
         *Stats(reports).routes(),
         *Insights(reports).routes(),
         *SqlDoor(server, guard, bodies).routes(),
+        *Exports(server, reports).routes(),
         *openapi.routes(tracker),
     ]
     return Application(doors, direct, _pages(server, routes))

@@ -12,7 +12,6 @@ from starlette.routing import Route
 from mallard.accounts import checks
 from mallard.accounts.access import Principal, Scope
 from mallard.errors import InvalidInput
-from mallard.ingest.json_reader import read_json
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine
 from mallard.query.forms import Form
@@ -20,6 +19,7 @@ from mallard.query.permitted import SQL_LENGTH_MAX
 from mallard.query.sandbox import Answer, Sandbox
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
+from mallard.web.reports import owner_of
 
 # The SQL in UTF-8, and as JSON writes it.
 BODY_BYTES_MAX = 6 * SQL_LENGTH_MAX
@@ -49,12 +49,9 @@ class SqlDoor:
     async def ask(self, request: Request) -> Response:
         """Answer `{"sql", "format", "site_id"}` with rows in that format."""
         principal = await self._guard.principal(request)
-        body = await self._bodies.read(
-            dict(request.scope["headers"]), request.receive, BODY_BYTES_MAX
+        document = checks.known_fields(
+            await self._bodies.document(request, BODY_BYTES_MAX), _FIELDS
         )
-        if body is None:
-            raise InvalidInput("The body did not arrive.")
-        document = checks.known_fields(read_json(body), _FIELDS)
         sql = document.get("sql")
         if not isinstance(sql, str) or not sql.strip():
             raise InvalidInput("There is no SQL.", field="sql", rule="a SELECT")
@@ -63,7 +60,7 @@ class SqlDoor:
         server = self._server
         answer = await server.engine.run(
             lambda _: server.sandbox.ask(sql, form, sites),
-            owner=f"key {principal.key_id}",
+            owner=owner_of(principal, request),
             key=("sql", sql, form, sites, server.answers.version()),
         )
         return _response(answer, form)

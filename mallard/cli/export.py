@@ -1,0 +1,81 @@
+"""`mallard export`: a site's events or visits as one file, also while the server runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO
+from zoneinfo import ZoneInfo
+
+from mallard.accounts.accounts import Accounts
+from mallard.cli.polite import give_way
+from mallard.clock import Clock
+from mallard.errors import InvalidInput, StorageError
+from mallard.query.forms import Form
+from mallard.query.period import Period
+from mallard.query.pieces import Wanted, What
+from mallard.store.local import DATABASE
+from mallard.transfer.exporter import export_folder
+
+_EARLIEST, _LATEST = date(1970, 1, 2), date(9998, 12, 31)
+
+
+def export(
+    data: Path,
+    site_id: str,
+    what: str,
+    first: date | None,
+    last: date | None,
+    form: str,
+    output: Path | None,
+    *,
+    visitors: bool,
+) -> None:
+    """Write the days from first to last, both included, in the site's time zone.
+
+    output: None is the standard output. Raises StorageError, InvalidInput.
+    """
+    give_way()
+    if not (data / DATABASE).is_file():
+        raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
+    first, last = first or _EARLIEST, last or _LATEST
+    if not _EARLIEST <= first <= last <= _LATEST:
+        raise InvalidInput(f"{last} is not after {first}.")
+    whole = (first, last) == (_EARLIEST, _LATEST)
+    period = None if whole else Period.of_days(first, last, _zone(data, site_id))
+    wanted = Wanted(site_id, What(what), period, visitors)
+    with _opened(output) as sink:
+        rows = export_folder(data, wanted, Form(form), sink)
+    print(f"{rows} {what} of {site_id}", file=sys.stderr)
+
+
+def _zone(data: Path, site_id: str) -> ZoneInfo:
+    accounts = Accounts(data / DATABASE, Clock())
+    try:
+        return ZoneInfo(accounts.directory_now().site(site_id).timezone)
+    finally:
+        accounts.close()
+
+
+@contextlib.contextmanager
+def _opened(output: Path | None) -> Iterator[BinaryIO]:
+    """Give a file that has its name once all of it is written."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(output)
+    except OSError as error:
+        raise StorageError(f"{output} cannot be written ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""Exports: a site's events or visits of a period as bytes, beside everything else that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from mallard.errors import CorruptData
+from mallard.query.confined import show_reading
+from mallard.query.events import read_folder
+from mallard.query.forms import Form, Sink, write
+from mallard.query.pieces import Seen, Wanted, pieces, query_of
+from mallard.query.sandbox import Query, Sandbox
+from mallard.query.sql import Sql
+from mallard.query.tail import Tail, view_of
+from mallard.store.store import Store
+
+
+class Exporter:
+    """Starts exports of a running server in processes of their own; any thread may ask."""
+
+    def __init__(self, store: Store, tail: Tail, sandbox: Sandbox, seconds_max: float) -> None:
+        self._store = store
+        self._tail = tail
+        self._sandbox = sandbox
+        self._seconds_max = seconds_max
+
+    @contextlib.contextmanager
+    def start(self, wanted: Wanted, form: Form) -> Iterator[Query]:
+        """Give a query that is under way; it ends, and its files may go, when this is left."""
+        tail = self._tail.view()  # tail first, snapshot second: see query/events.py
+        with self._store.reading() as snapshot:
+            seen = Seen(snapshot, tail, self._store.source)
+            queries = tuple(query_of(wanted, piece, seen) for piece in pieces(wanted, seen))
+            query = self._sandbox.start(seen.reading(wanted), queries, form, self._seconds_max)
+            try:
+                yield query
+            finally:
+                query.close()
+
+
+def export_folder(data: Path, wanted: Wanted, form: Form, sink: Sink) -> int:
+    """Write what is wanted of a data folder, also while a server runs on it; return its rows.
+
+    Raises StorageError for what is no data folder, CorruptData when not all of it can be read.
+    """
+    seen = _look(data)
+    with tempfile.TemporaryDirectory() as spill, _connect(spill) as connection:
+
+        def queries() -> Iterator[Sql]:
+            for piece in pieces(wanted, seen):
+                # Looked at anew: files stay for half a minute after a server has replaced them.
+                now = _look(data)
+                show_reading(connection, now.reading(wanted, piece))
+                yield query_of(wanted, piece, now)
+
+        return write(connection, queries(), form, sink)
+
+
+def _look(data: Path) -> Seen:
+    folder = read_folder(data)
+    if not folder.is_whole:
+        raise CorruptData(
+            f"Some events of {data} cannot be read; `mallard verify --data {data}` says which."
+        )
+    return Seen(folder.snapshot, view_of(folder.tail), folder.source)
+
+
+def _connect(spill: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        config={"memory_limit": "256MB", "threads": "2", "temp_directory": spill}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection

@@ -1,0 +1,208 @@
+"""`GET /api/export`: a site's events, visits or a report, whole, as they are made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import pyarrow as pa
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from mallard.accounts.access import Scope
+from mallard.config import Config
+from mallard.errors import InvalidInput, Overloaded
+from mallard.query.answers import Answers
+from mallard.query.engine import Session
+from mallard.query.forms import Form, write
+from mallard.query.period import Period
+from mallard.query.pieces import Wanted, What
+from mallard.query.plausible import names
+from mallard.query.plausible.answering import answer
+from mallard.query.plausible.compact import full_name
+from mallard.query.plausible.ranges import read_range
+from mallard.query.plausible.reading import LIMIT_MAX, read_query
+from mallard.query.sandbox import Query
+from mallard.query.sql import Sql
+from mallard.transfer.exporter import Exporter
+from mallard.web.parameters import check_names, word
+from mallard.web.reports import Caller, Reports
+
+FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
+# Of a report: what all dimensions have. A rate that does not exist is null.
+METRICS = ("visitors", "visits", "pageviews", "events", "bounce_rate", "visit_duration")
+_TYPES = (pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64())
+_PARAMETERS = ("site_id", "from", "to", "format", "what", "visitors")
+
+
+class Exporting(Protocol):
+    """What exports need of a `server.Server`."""
+
+    config: Config
+    exporter: Exporter
+
+
+class Exports:
+    """Answers exports, a few at once."""
+
+    def __init__(self, server: Exporting, reports: Reports) -> None:
+        self._exporter = server.exporter
+        self._most = server.config.query.exports
+        self._reports = reports
+        self._under_way = 0
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/api/export", self.export, methods=["GET"])]
+
+    async def export(self, request: Request) -> Response:
+        """Answer with rows as they come; a client that goes away ends the work."""
+        given = request.query_params
+        check_names(given, _PARAMETERS)
+        visitors = word(given, "visitors", ("true", "false"), "false") == "true"
+        scope = Scope.ADMIN if visitors else Scope.EXPORT
+        caller = await self._reports.look(request, given.get("site_id"), scope)
+        form = Form(word(given, "format", FORMS, Form.CSV))
+        what = given.get("what", What.EVENTS.value)
+        if what not in [*What]:
+            return await self._report(caller, given, what, form)
+        wanted = Wanted(caller.site_id, What(what), _period(given, caller), visitors)
+        if request.method == "HEAD":
+            return Response(headers=_headers(wanted.file_stem, form), media_type=form.media_type)
+        if self._under_way >= self._most:
+            raise Overloaded("Other exports are under way; ask again later.", retry_after_seconds=5)
+        self._under_way += 1
+        try:
+            under_way = self._exporter.start(wanted, form)
+            return await _Streamed.begin(self, under_way, wanted, form)
+        except BaseException:
+            self.done()
+            raise
+
+    def done(self) -> None:
+        """Let another one begin."""
+        self._under_way -= 1
+
+    async def _report(self, caller: Caller, given: QueryParams, what: str, form: Form) -> Response:
+        dimension = "time:day" if what == "timeseries" else full_name(what)
+        if dimension not in names.TIMES and names.dimension(dimension) is None:
+            raise InvalidInput(
+                f"what {what!r} is unknown.",
+                field="what",
+                rule="events, sessions, timeseries, or a dimension such as page",
+            )
+        document: dict[str, Any] = {
+            "site_id": caller.site_id,
+            "metrics": list(METRICS),
+            "date_range": _date_range(given),
+            "dimensions": [dimension],
+        }
+        content = await self._reports.run(
+            caller,
+            lambda session, answers: _written(session, answers, caller, document, form),
+            ("export", dimension, str(document["date_range"]), form),
+        )
+        stem = Wanted(caller.site_id, What.EVENTS).file_stem.replace("events", what)
+        return Response(content, headers=_headers(stem, form), media_type=form.media_type)
+
+
+class _Streamed(StreamingResponse):
+    """Sends what a query gives, and leaves nothing of it behind however it ends."""
+
+    @classmethod
+    async def begin(
+        cls,
+        exports: Exports,
+        under_way: contextlib.AbstractContextManager[Query],
+        wanted: Wanted,
+        form: Form,
+    ) -> _Streamed:
+        """Return a response whose first bytes are there; raises what keeps them from coming."""
+        stack = contextlib.ExitStack()
+        query = await asyncio.to_thread(stack.enter_context, under_way)
+        try:
+            first = await asyncio.to_thread(query.read)
+            if not first:
+                await asyncio.to_thread(query.finish)
+        except BaseException:
+            await asyncio.to_thread(stack.close)
+            raise
+        response = cls(
+            _chunks(query, first),
+            headers=_headers(wanted.file_stem, form),
+            media_type=form.media_type,
+        )
+        response._exports, response._stack = exports, stack
+        return response
+
+    _exports: Exports
+    _stack: contextlib.ExitStack
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exports.done()
+            # Shielded: who goes away cancels what waits here, and not the end of the work.
+            await asyncio.shield(asyncio.to_thread(self._stack.close))
+
+
+async def _chunks(query: Query, first: bytes) -> AsyncIterator[bytes]:
+    some = first
+    while some:
+        yield some
+        some = await asyncio.to_thread(query.read)
+    # What fails after the first bytes can only break the connection off, so that nobody takes
+    # what came for all there is.
+    await asyncio.to_thread(query.finish)
+
+
+def _written(
+    session: Session, answers: Answers, caller: Caller, document: dict[str, Any], form: Form
+) -> bytes:
+    results: list[dict[str, Any]] = []
+    while len(results) % LIMIT_MAX == 0:
+        document["pagination"] = {"limit": LIMIT_MAX, "offset": len(results)}
+        asked = read_query(document, caller.context)
+        found = answer(session, answers, asked, caller.context.goals)["results"]
+        results += found
+        if not found:
+            break
+    (dimension,) = document["dimensions"]
+    column = dimension.partition(":")[2].replace(":", "_")
+    values = [None if each is None else str(each) for each in (r["dimensions"][0] for r in results)]
+    columns = {column: pa.array(values, pa.string())}
+    for number, (metric, kind) in enumerate(zip(METRICS, _TYPES, strict=True)):
+        columns[metric] = pa.array([each["metrics"][number] for each in results], kind)
+    sink = io.BytesIO()
+    write(session.cursor, [Sql(f"FROM {session.take(pa.table(columns))}")], form, sink)
+    return sink.getvalue()
+
+
+def _date_range(given: QueryParams) -> object:
+    if "from" in given or "to" in given:
+        return [given.get("from"), given.get("to")]
+    return "all"
+
+
+def _period(given: QueryParams, caller: Caller) -> Period | None:
+    wanted = _date_range(given)
+    if wanted == "all":
+        return None
+    context = caller.context
+    return read_range(wanted, context.zone, context.now, context.first_day)
+
+
+def _headers(stem: str, form: Form) -> dict[str, str]:
+    return {
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "content-disposition": f'attachment; filename="{stem.replace(":", "_")}.{form}"',
+    }
