@@ -20,6 +20,7 @@ from tests.documents import ROOT, blocks
 from tests.waiting import until
 
 PRINTED = "127.0.0.1:8000"
+BACKUPS = "/backups/"  # where the README's backups go
 SET_UP_SECONDS_MAX = 600
 NEEDED = ("git", "make", "curl")
 
@@ -86,13 +87,23 @@ def test_the_readmes_commands_work_in_a_clean_clone(
         )[1]
         until(lambda: httpx.get(f"http://{where}/health/ready").is_success, "it is ready")
         seconds = time.monotonic() - began
-        said = [run(text.replace(PRINTED, where), clone, environment) for text in commands]
+        said: list[str] = []
+        for text in commands:
+            here = text.replace(PRINTED, where).replace(BACKUPS, f"{tmp_path}/")
+            said.append(run(with_key(here, said), clone, environment))
         stored = next(text for text in commands if text.startswith("duckdb "))
         until(lambda: "99.00" in run(stored, clone, environment), "Parquet has the event")
         check_answers(said)
         check_snippets(where)
     with capsys.disabled():
         print(f"\nmake run on a clean clone: ready after {seconds:.1f} s")
+
+
+def with_key(command: str, said: list[str]) -> str:
+    """Have curl send the API key that an earlier command has printed, as a reader would."""
+    if not (keys := re.findall(r"\bmal_\w+", "\n".join(said))):
+        return command
+    return command.replace("curl ", f"curl -H 'Authorization: Bearer {keys[0]}' ")
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
@@ -113,6 +124,8 @@ def check_answers(said: list[str]) -> None:
         "/welcome",
         "revenue",  # the DuckDB shell
         '"accepted"',  # the debug header
+        "mal_",  # mallard keys create
+        '"row_count"',  # SQL over HTTP
         "mallard_events_accepted_total",  # /metrics
         "Everything is as the manifest says.",  # mallard verify
     ):
