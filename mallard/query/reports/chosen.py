@@ -37,19 +37,24 @@ class Choice:
 
 
 @contextmanager
-def chosen(session: Session, answers: Answers, choice: Choice) -> Iterator[Relations]:
+def chosen(
+    session: Session, answers: Answers, choice: Choice, *, cut: bool = True
+) -> Iterator[Relations]:
     """Give queries for the chosen events and for the visits of their days, within a context.
 
     A filter that asks of a visit is answered by all of its UTC day, also where the period cuts it.
-    Raises InvalidInput for an expression that RE2 cannot read.
+    cut: False for events of the whole UTC days that the period touches. Raises InvalidInput for an
+    expression that RE2 cannot read.
     """
     check_expressions(session, choice.keep)
     start, end = micros(choice.period.start), micros(choice.period.end)
     days = slices([_whole_days(choice.period)])
     with answers.relations(session, choice.site_id, days, choice.as_of_us) as found:
         events = kept(found.events, found.visits, choice.keep)
-        cut = f"epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"
-        yield dataclasses.replace(found, events=Sql(f"FROM ({events}) WHERE {cut}"))
+        if cut:
+            inside = f"epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"
+            events = Sql(f"FROM ({events}) WHERE {inside}")
+        yield dataclasses.replace(found, events=events)
 
 
 def valued(events: Sql, visits: Sql, by: Sequence[By]) -> Sql:
