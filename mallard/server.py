@@ -40,7 +40,8 @@ from mallard.query.plausible.segments import check_segment
 from mallard.query.sandbox import Sandbox
 from mallard.query.shell_script import ShellScript
 from mallard.query.tail import Tail
-from mallard.store.local import DATABASE, LocalStore
+from mallard.store.local import LocalStore
+from mallard.store.reader import DATABASE
 from mallard.telemetry import Telemetry
 from mallard.transfer.exporter import Exporter
 

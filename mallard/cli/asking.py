@@ -14,7 +14,7 @@ from mallard.control import ask
 from mallard.errors import StorageError
 from mallard.files import Files, FolderLock
 from mallard.server import Server
-from mallard.store.local import DATABASE
+from mallard.store.reader import DATABASE
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from mallard.errors import InvalidInput, StorageError
 from mallard.query.forms import Form
 from mallard.query.period import Period
 from mallard.query.pieces import Wanted, What
-from mallard.store.local import DATABASE
+from mallard.store.reader import DATABASE
 from mallard.transfer.exporter import export_folder
 
 _EARLIEST, _LATEST = date(1970, 1, 2), date(9998, 12, 31)

@@ -16,7 +16,8 @@ from mallard.files import Files, FolderLock
 from mallard.jobs.database import remove_spilled
 from mallard.jobs.rollup import Rollups
 from mallard.query.shell_script import ShellScript
-from mallard.store.local import DATABASE, LocalStore
+from mallard.store.local import LocalStore
+from mallard.store.reader import DATABASE
 from mallard.telemetry import Telemetry
 
 

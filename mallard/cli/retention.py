@@ -14,8 +14,8 @@ from mallard.clock import Clock, to_datetime, utc_date
 from mallard.config import RetentionConfig
 from mallard.files import Files
 from mallard.jobs.expiry import REASON, Plan, plan, rows_by_site, spans
-from mallard.store.local import LocalReader
 from mallard.store.part import Part
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Retired
 
 

@@ -24,9 +24,9 @@ from mallard.files import TEMPORARY_SUFFIX, Files, FolderLock
 from mallard.jobs.verify import log_problems
 from mallard.store import partition
 from mallard.store.folder import Folder
-from mallard.store.local import DATABASE, LocalReader
 from mallard.store.manifest import Manifest, settle
 from mallard.store.part import Derived, Part
+from mallard.store.reader import DATABASE, LocalReader
 from mallard.store.snapshot import Snapshot
 
 WAL = "wal"

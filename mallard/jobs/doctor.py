@@ -23,8 +23,8 @@ from mallard.files import Files, lock_holder
 from mallard.jobs import expiry, policy, rollup
 from mallard.store import partition
 from mallard.store.folder import Folder
-from mallard.store.local import DATABASE, LocalReader
 from mallard.store.manifest import Version
+from mallard.store.reader import DATABASE, LocalReader
 from mallard.store.snapshot import Snapshot
 
 # How long a running server may take with what it does by itself before it is a problem.

@@ -20,9 +20,9 @@ from mallard.files import Files
 from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
 from mallard.store import partition
 from mallard.store.folder import Folder
-from mallard.store.local import LocalReader
 from mallard.store.manifest import Version
 from mallard.store.part import Derived, Part
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import SiteDay, Snapshot
 
 # How often files may vanish, because they were compacted meanwhile, before we give up.

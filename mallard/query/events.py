@@ -24,8 +24,8 @@ from mallard.query.sql import Sql, literal
 from mallard.query.stored import columns as stored_columns
 from mallard.query.views import list_files, views
 from mallard.store.encoding import PART_SCHEMA
-from mallard.store.local import LocalReader
 from mallard.store.part import Derived, Part
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Snapshot
 from mallard.store.store import Store
 

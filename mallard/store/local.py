@@ -33,46 +33,14 @@ from mallard.store.encoding import (
 from mallard.store.folder import Folder
 from mallard.store.manifest import Manifest, Version
 from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date
+from mallard.store.reader import DATABASE
 from mallard.store.snapshot import Change, Retired, Snapshot, applied
 from mallard.store.writer import DerivedWriter, PartWriter
 
-DATABASE = "mallard.db"
 # How long another process may go on reading what it found in the manifest.
 SWAP_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
-
-
-class LocalReader:
-    """A data folder for those who read beside the server; changes nothing."""
-
-    def __init__(self, data: Path, files: Files) -> None:
-        """Open the folder; raises StorageError when it is no data folder of this version."""
-        if DATABASE not in files.names(data):
-            raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
-        self._data = data
-        self._files = files
-        self.manifest = Manifest(data / DATABASE, files, read_only=True)
-
-    def __enter__(self) -> LocalReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.manifest.close()
-
-    def snapshot(self) -> Snapshot:
-        """Return what is live at this instant."""
-        return self.manifest.snapshot()
-
-    def source(self, file: Part | Derived) -> str:
-        """Return the path a query engine reads a file by."""
-        return str(self._data / file.location)
-
-    def copy_manifest(self, path: Path) -> Snapshot:
-        """Write the whole database to another file; return the snapshot that is in it."""
-        self.manifest.copy(path)
-        with contextlib.closing(Manifest(path, self._files, read_only=True)) as copy:
-            return copy.snapshot()
 
 
 class LocalStore:

@@ -22,7 +22,8 @@ from mallard.jobs.backup import backup, restore
 from mallard.jobs.compaction import Compactor
 from mallard.jobs.rollup import Rollups
 from mallard.jobs.verify import Findings, verify
-from mallard.store.local import LocalReader, LocalStore
+from mallard.store.local import LocalStore
+from mallard.store.reader import LocalReader
 from mallard.telemetry import Telemetry
 from tests.sql import ask
 from tests.stored import SettableClock

@@ -16,7 +16,7 @@ from mallard.files import Files, FolderLock
 from mallard.jobs.backup import Outcome, backup, restore
 from mallard.jobs.expiry import Expiry
 from mallard.jobs.verify import verify
-from mallard.store.local import LocalReader
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Change, Rule
 from tests.factories import make_event
 from tests.faults import Crash, Fault, FaultyFiles

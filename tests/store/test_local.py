@@ -14,7 +14,8 @@ from mallard.clock import Clock
 from mallard.errors import StorageError
 from mallard.event import Frame, to_table
 from mallard.files import Files
-from mallard.store.local import LocalReader, LocalStore
+from mallard.store.local import LocalStore
+from mallard.store.reader import LocalReader
 from mallard.store.store import Store
 from tests.factories import NOON_US, make_event
 from tests.sql import ask
