@@ -9,18 +9,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mallard.errors import InvalidInput
+from mallard.query.period import Interval
 from mallard.query.plausible import names
+from mallard.query.reports import journeys
+from mallard.query.reports.chosen import percent
 from mallard.query.reports.funnel import (
     STEPS_MAX,
     Funnel,
     FunnelQuestion,
     Within,
-    conversion,
     funnel,
 )
+from mallard.query.reports.journeys import Direction, Flow, FlowsQuestion, Path, PathsQuestion
 from mallard.query.reports.realtime import Realtime, RealtimeQuestion, realtime
-from mallard.query.reports.steps import RULE, read_steps
-from mallard.web.insight import PAGED, read, respond, run
+from mallard.query.reports.retention import Cohort, Person, RetentionQuestion, retention
+from mallard.query.reports.steps import RULE, read_step, read_steps
+from mallard.web.insight import PAGED, SHARED, read, respond, run
 from mallard.web.parameters import needed, number, word
 from mallard.web.reports import Reports
 from mallard.web.stats import Row
@@ -28,6 +32,8 @@ from mallard.web.stats import Row
 _WINDOW = re.compile(r"([1-9]\d{0,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WITHIN = {each.value: each for each in Within}
+_COHORTS = (Interval.DAY, Interval.WEEK, Interval.MONTH)
+_STEPS = 3
 _TOP = 10
 _TOP_MAX = 1_000
 
@@ -43,6 +49,8 @@ class Insights:
         return [
             Route("/api/stats/realtime", self.realtime),
             Route("/api/stats/funnel", self.funnel),
+            Route("/api/stats/journeys", self.journeys),
+            Route("/api/stats/retention", self.retention),
         ]
 
     async def realtime(self, request: Request) -> Response:
@@ -91,6 +99,84 @@ class Insights:
         rows = [row for each in found for row in _funnel_rows(question, each)]
         return respond(asked, rows, within=question.within.value, window=given.get("window"))
 
+    async def journeys(self, request: Request) -> Response:
+        """Answer with the ways from a place, or the paths that visits begin with."""
+        asked = await read(self._reports, request, (*PAGED, "of", "direction", "steps"))
+        given = asked.given
+        steps = number(given, "steps", _STEPS, 1, journeys.STEPS_MAX)
+        limit, offset = asked.page()
+        if "of" not in given:
+            if "direction" in given:
+                raise InvalidInput(
+                    "A direction is from a place.", field="direction", rule="with of=page:/pricing"
+                )
+            every = PathsQuestion(asked.choice, steps, limit, offset)
+            common: list[Path] = await run(self._reports, asked, journeys.paths, every)
+            return respond(asked, [_path_row(each) for each in common])
+        if "offset" in given:
+            raise InvalidInput("Flows have no pages.", field="offset", rule="limit alone")
+        place = read_step(given["of"], asked.context, "of")
+        direction = Direction(word(given, "direction", tuple(Direction), Direction.AFTER))
+        question = FlowsQuestion(asked.choice, place.keep, direction, steps, limit)
+        found: list[Flow] = await run(self._reports, asked, journeys.flows, question)
+        rows = [_flow_row(direction, each) for each in found]
+        return respond(asked, rows, of=place.label, direction=direction)
+
+    async def retention(self, request: Request) -> Response:
+        """Answer with a row for each cohort of people that the client names."""
+        asked = await read(self._reports, request, (*SHARED, "interval", "person"))
+        given = asked.given
+        if given.get("person") in {"visitor", "visitor_id"}:
+            raise InvalidInput(
+                "A visitor is one for a UTC day only, so that nobody is followed: of visitors "
+                "there is no retention.",
+                field="person",
+                rule="user_id or anonymous_id, for those who send them",
+            )
+        interval = Interval(word(given, "interval", _COHORTS, Interval.WEEK))
+        person = Person(word(given, "person", tuple(Person), Person.USER))
+        context = asked.context
+        question = RetentionQuestion(
+            asked.choice, interval, person, context.first_day, context.now.replace(microsecond=0)
+        )
+        found: list[Cohort] = await run(self._reports, asked, retention, question)
+        rows = [_cohort_row(each, as_csv=asked.as_csv) for each in found]
+        more = {}
+        if not any(each.retained[0] for each in found):
+            more["note"] = f"No event that tells {person.value} is new in this period."
+        return respond(asked, rows, person=person, interval=interval, **more)
+
+
+def _path_row(found: Path) -> Row:
+    row: Row = {"path": " > ".join(found.places), "places": len(found.places)}
+    return row | {
+        "visits": found.visits,
+        "visitors": found.visitors,
+        "share": percent(found.visits, found.of),
+    }
+
+
+def _flow_row(direction: Direction, found: Flow) -> Row:
+    ways = [found.near, found.far]
+    start, end = ways if direction is Direction.AFTER else reversed(ways)
+    return {
+        "step": found.step,
+        "from": start,
+        "to": end,
+        "visits": found.visits,
+        "visitors": found.visitors,
+        "share": percent(found.visits, found.of),
+    }
+
+
+def _cohort_row(found: Cohort, *, as_csv: bool) -> Row:
+    people, told = found.retained[0], list(found.retained)
+    rates = [None if each is None else percent(each, people or 0) for each in told]
+    row: Row = {"cohort": found.bucket.label.date().isoformat(), "people": people}
+    if as_csv:
+        return row | {"retained": {str(n): each for n, each in enumerate(told)}}
+    return row | {"retained": told, "rates": rates}
+
 
 def _funnel_rows(question: FunnelQuestion, found: Funnel) -> list[Row]:
     rows = []
@@ -100,8 +186,8 @@ def _funnel_rows(question: FunnelQuestion, found: Funnel) -> list[Row]:
         row |= {"step": n + 1, "label": step.label, people: found.people[n]}
         if question.within is Within.VISIT:
             row["visits"] = found.units[n]
-        row["conversion_rate"] = conversion(found.people, n, 0)
-        row["step_conversion_rate"] = conversion(found.people, n, n - 1) if n else None
+        row["conversion_rate"] = percent(found.people[n], found.people[0])
+        row["step_conversion_rate"] = percent(found.people[n], found.people[n - 1]) if n else None
         row["drop_off"] = found.people[n - 1] - found.people[n] if n else None
         rows.append(row)
     return rows

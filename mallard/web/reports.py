@@ -20,6 +20,7 @@ from mallard.query.answers import Answers
 from mallard.query.engine import Engine, Session
 from mallard.query.plausible.answering import answer
 from mallard.query.plausible.reading import Context, read_query
+from mallard.site import Site
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
 from mallard.web.problems import describe_as_plausible, problem, status_of
@@ -41,10 +42,15 @@ class Answering(Protocol):
 class Caller:
     """Who may ask about a site. owner: in whose turn they wait. version: of what is said of it."""
 
-    site_id: str
+    site: Site
     owner: str
     context: Context
     version: Hashable
+
+    @property
+    def site_id(self) -> str:
+        """The site's name."""
+        return self.site.site_id
 
 
 class Reports:
@@ -64,11 +70,7 @@ class Reports:
         try:
             return JSONResponse(await self._answer(request))
         except MallardError as error:
-            if status_of(error) == 500:
-                raise
-            status, headers, body = problem(error, describe_as_plausible)
-            names = {name.decode(): value.decode() for name, value in headers}
-            return Response(body, status, names)
+            return plausible_problem(error)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         document = await self._bodies.document(request, BODY_BYTES_MAX)
@@ -79,6 +81,10 @@ class Reports:
     async def ask(self, request: Request, document: dict[str, Any]) -> dict[str, Any]:
         """Answer a query's document for who sent the request; raises what may be wrong with it."""
         caller = await self.look(request, document.get("site_id"))
+        return await self.answer(caller, document)
+
+    async def answer(self, caller: Caller, document: dict[str, Any]) -> dict[str, Any]:
+        """Answer a query's document for a caller; raises what may be wrong with it."""
         asked = read_query(document, caller.context)
         key = orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period
         return await self.run(
@@ -95,7 +101,7 @@ class Reports:
         principal.require(scope, site_id)
         context = self._context(directory, site_id)
         owner = owner_of(principal, request)
-        return Caller(site_id, owner, context, (site_id, directory.version))
+        return Caller(directory.site(site_id), owner, context, (site_id, directory.version))
 
     async def run(self, caller: Caller, work: Callable[[Session, Answers], T], key: Hashable) -> T:
         """Return what work answers in the caller's turn; key: all of the question but its site."""
@@ -114,6 +120,14 @@ class Reports:
             directory.goals_of(site_id),
             directory.segments_of(site_id),
         )
+
+
+def plausible_problem(error: MallardError) -> Response:
+    """Return the response to an error that clients of Plausible read; our own failures pass on."""
+    if status_of(error) == 500:
+        raise error
+    status, headers, body = problem(error, describe_as_plausible)
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
 def owner_of(principal: Principal, request: Request) -> str:

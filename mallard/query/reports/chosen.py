@@ -82,6 +82,11 @@ def valued(events: Sql, visits: Sql, by: Sequence[By]) -> Sql:
         FROM ({own}) own LEFT JOIN (SELECT {told} FROM ({visits})) told USING ({_KEY})""")
 
 
+def percent(part: int, whole: int) -> float | None:
+    """Return a share in percent; None of nothing."""
+    return round(100 * part / whole, 2) if whole else None
+
+
 def _whole_days(period: Period) -> Bucket:
     """Return the UTC days that a period touches, as one interval."""
     start = period.start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -8,7 +8,6 @@ the most time, so its beginning is all there is to know of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -138,8 +137,3 @@ def _chains(matching: Sql, question: FunnelQuestion) -> Sql:
 
 def _in_time(window_us: int | None, n: int) -> Sql:
     return Sql("" if window_us is None else f" AND instant_us - latest <= {int(window_us)}")
-
-
-def conversion(counts: Sequence[int], step: int, since: int) -> float | None:
-    """Return what percent of those at one step came to a later one; None of nobody."""
-    return round(100 * counts[step] / counts[since], 2) if counts[since] else None

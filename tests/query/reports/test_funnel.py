@@ -15,8 +15,8 @@ from mallard.event import Event
 from mallard.query.dimensions import Dimension, Property
 from mallard.query.period import Period
 from mallard.query.plausible.reading import Context
-from mallard.query.reports.chosen import Choice
-from mallard.query.reports.funnel import Funnel, FunnelQuestion, Within, conversion, funnel
+from mallard.query.reports.chosen import Choice, percent
+from mallard.query.reports.funnel import Funnel, FunnelQuestion, Within, funnel
 from mallard.query.reports.steps import read_steps
 from mallard.site import Goal
 from tests.factories import NOON_US, make_event
@@ -156,5 +156,5 @@ def test_users_are_followed_across_days_and_twenty_steps_are_no_trouble(tmp_path
 
 
 def test_a_rate_of_nobody_does_not_exist() -> None:
-    assert conversion((4, 1, 0, 0), 1, 0) == 25.0
-    assert conversion((4, 1, 0, 0), 3, 2) is None
+    assert percent(1, 3) == 33.33
+    assert percent(0, 0) is None

@@ -1,0 +1,139 @@
+"""Journeys: where visits go from a page or event, where they came from, and their first steps.
+
+A place is a page or an event, written as in `steps`: `page:/pricing`, `event:signup`; a page
+without a path is `page`. Staying at a place, by loading it again, is no step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mallard.query.answers import Answers
+from mallard.query.engine import Session
+from mallard.query.filters import Filter, fits
+from mallard.query.goals import PAGEVIEW
+from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen
+from mallard.query.sql import Sql, literal
+
+STEPS_MAX = 5
+_VISIT = "date, visitor_id, visit"
+_IN_VISIT = f"OVER (PARTITION BY {_VISIT} ORDER BY key)"
+
+
+class Direction(StrEnum):
+    """Which way from a place."""
+
+    AFTER = "after"
+    BEFORE = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsQuestion:
+    """What is asked. of: the events that are the place, whose first in each visit counts.
+
+    limit: the most flows of each step.
+    """
+
+    choice: Choice
+    of: Filter
+    direction: Direction
+    steps: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathsQuestion:
+    """What is asked: the first places of visits, at most so many steps of each."""
+
+    choice: Choice
+    steps: int
+    limit: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How many visits went between two places, so many steps from the one asked about.
+
+    near: the place nearer to it; far: the next, or the one before; None where there is none, as the
+    visit ends, or begins. of: how many visits have such a step at all.
+    """
+
+    step: int
+    near: str
+    far: str | None
+    visits: int
+    visitors: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The first places of visits, and how many visits began so. of: all visits."""
+
+    places: tuple[str, ...]
+    visits: int
+    visitors: int
+    of: int
+
+
+def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[Flow]:
+    """Return the flows by step, those of most visits first."""
+    ahead = question.direction is Direction.AFTER
+    with chosen(session, answers, question.choice) as found:
+        rows = session.rows(
+            Sql(f"""
+            SELECT step, near, far, visits, visitors, of
+            FROM (
+                SELECT abs(number - first) + 1 AS step, place AS near, far, count(*) AS visits,
+                    count(DISTINCT (date, visitor_id)) AS visitors,
+                    sum(count(*)) OVER (PARTITION BY step)::BIGINT AS of
+                FROM (
+                    SELECT *, {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far,
+                        min(number) FILTER (is_it) OVER (PARTITION BY {_VISIT}) AS first
+                    FROM ({_places(found.events, fits(question.of))})
+                )
+                WHERE number {">=" if ahead else "<="} first AND step <= {int(question.steps)}
+                GROUP BY step, near, far
+            )
+            QUALIFY row_number() OVER (
+                PARTITION BY step ORDER BY visits DESC, near, far NULLS LAST
+            ) <= {int(question.limit)}
+            ORDER BY step, visits DESC, near, far NULLS LAST""")
+        )
+    return [Flow(*row) for row in rows]
+
+
+def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[Path]:
+    """Return the most common paths that visits begin with."""
+    with chosen(session, answers, question.choice) as found:
+        rows = session.rows(
+            Sql(f"""
+            SELECT path, count(*) AS visits, count(DISTINCT (date, visitor_id)) AS visitors,
+                sum(count(*)) OVER ()::BIGINT AS of
+            FROM (
+                SELECT {_VISIT}, list(place ORDER BY number) AS path
+                FROM ({_places(found.events, Sql("false"))})
+                WHERE number <= {int(question.steps)} GROUP BY {_VISIT}
+            )
+            GROUP BY path ORDER BY visits DESC, path
+            LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+        )
+    return [Path(tuple(row[0]), *row[1:]) for row in rows]
+
+
+def _places(events: Sql, is_it: Sql) -> Sql:
+    """The places of each visit, numbered from 1; one after the other is another."""
+    return Sql(f"""
+        SELECT *, row_number() {_IN_VISIT} AS number
+        FROM (
+            SELECT *, lag(place) {_IN_VISIT} AS before
+            FROM (
+                SELECT timestamp::DATE AS date, visitor_id, visit, {ORDER} AS key,
+                    CASE WHEN event_name <> {literal(PAGEVIEW)} THEN 'event:' || event_name
+                        ELSE coalesce('page:' || pathname, 'page') END AS place,
+                    {is_it} AS is_it
+                FROM ({events}) WHERE visit IS NOT NULL AND {DONE}
+            )
+        ) WHERE place IS DISTINCT FROM before""")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mallard.event import Event
+from mallard.query.reports.journeys import (
+    Direction,
+    Flow,
+    FlowsQuestion,
+    Path,
+    PathsQuestion,
+    flows,
+    paths,
+)
+from mallard.query.reports.steps import read_step
+from tests.oracle import Stored, Visit
+from tests.oracle_answers import fits
+from tests.query.reports.laid import CHOICES, PHASES, One, asked, chosen, laid_out
+from tests.query.reports.test_funnel import CONTEXT
+
+ANCHORS = st.sampled_from(["page:/", "page:/p**", "event:signup", "event:nothing"])
+FLOWS = st.builds(
+    lambda choice, of, direction, steps, limit: FlowsQuestion(
+        choice, read_step(of, CONTEXT, "of").keep, direction, steps, limit
+    ),
+    CHOICES,
+    ANCHORS,
+    st.sampled_from(Direction),
+    st.integers(1, 5),
+    st.sampled_from([1, 100]),
+)
+PATHS = st.builds(PathsQuestion, CHOICES, st.integers(1, 5), st.sampled_from([2, 100]))
+
+
+def place(event: Event) -> str:
+    if event.event_name != "pageview":
+        return f"event:{event.event_name}"
+    return "page" if event.pathname is None else f"page:{event.pathname}"
+
+
+def walks(stored: list[Stored], question: FlowsQuestion | PathsQuestion) -> Iterator[list[One]]:
+    """Give the visits' chosen events, without those that stay at a place."""
+    of_visits: dict[Visit, list[One]] = defaultdict(list)
+    for one in chosen(stored, question.choice):
+        if one.visit is not None and one.event.event_type != "engagement":
+            of_visits[one.visit].append(one)
+    for ones in of_visits.values():
+        yield [
+            one
+            for number, one in enumerate(ones)
+            if number == 0 or place(one.event) != place(ones[number - 1].event)
+        ]
+
+
+def flows_by_hand(stored: list[Stored], question: FlowsQuestion) -> list[Flow]:
+    counted: dict[tuple[int, str, str | None], list[Visit]] = defaultdict(list)
+    for walk in walks(stored, question):
+        its = [n for n, one in enumerate(walk) if fits(question.of, one.event, one.visit)]
+        if not its:
+            continue
+        ahead = question.direction is Direction.AFTER
+        way = walk[its[0] :] if ahead else walk[: its[0] + 1][::-1]
+        places: list[str | None] = [*(place(one.event) for one in way), None]
+        for step, (near, far) in enumerate(itertools.pairwise(places), 1):
+            if step <= question.steps and near is not None and walk[0].visit is not None:
+                counted[step, near, far].append(walk[0].visit)
+    of: dict[int, int] = defaultdict(int)
+    for (step, _, _), visits in counted.items():
+        of[step] += len(visits)
+    found = [
+        Flow(*key, len(visits), len({(v.date, v.visitor_id) for v in visits}), of[key[0]])
+        for key, visits in counted.items()
+    ]
+    found.sort(key=lambda each: (each.step, -each.visits, each.near, each.far or "~"))
+    return [
+        each
+        for step in range(1, 6)
+        for each in [each for each in found if each.step == step][: question.limit]
+    ]
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    phases=PHASES,
+    asked_flows=st.lists(FLOWS, min_size=4, max_size=4),
+    asked_paths=st.lists(PATHS, min_size=2, max_size=2),
+)
+def test_journeys_are_what_plain_python_says(
+    phases: tuple[list[Event], ...],
+    asked_flows: list[FlowsQuestion],
+    asked_paths: list[PathsQuestion],
+) -> None:
+    with laid_out(phases) as room:
+        for question in asked_flows:
+            assert asked(room, flows, question) == flows_by_hand(room.events, question)
+        for each in asked_paths:
+            counted: dict[tuple[str, ...], list[Visit]] = defaultdict(list)
+            for walk in walks(room.events, each):
+                if walk[0].visit is not None:
+                    counted[tuple(place(one.event) for one in walk[: each.steps])].append(
+                        walk[0].visit
+                    )
+            of = sum(map(len, counted.values()))
+            every = [
+                Path(path, len(visits), len({(v.date, v.visitor_id) for v in visits}), of)
+                for path, visits in counted.items()
+            ]
+            every.sort(key=lambda path: (-path.visits, path.places))
+            assert asked(room, paths, each) == every[: each.limit]
