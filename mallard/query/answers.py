@@ -7,23 +7,25 @@ is left is counted from events and their visits, which of an open day are made u
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.query.dimensions import By, Dimension, TimeSlice
 from mallard.query.engine import Kept, Session
-from mallard.query.filters import Filter, kept
-from mallard.query.metrics import SUMS, Quantity, shares
+from mallard.query.filters import kept
+from mallard.query.metrics import SUMS, shares
 from mallard.query.period import Slice
 from mallard.query.rollup import is_true
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
+from mallard.query.sums import TOTALS, Grouping, in_bucket, narrowed, split, total
 from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
@@ -31,26 +33,11 @@ from mallard.store.snapshot import Day
 from mallard.store.store import Store
 
 _SLICE = TimeSlice()
-_TOTALS = Sql(
-    ", ".join(
-        f"sum({each.value})::{'DECIMAL(38, 2)' if pa.types.is_decimal(each.type) else 'BIGINT'} "
-        f"AS {each.value}"
-        for each in Quantity
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Grouping:
-    """What is summed up: a site's events that fit a filter, by the values of dimensions.
-
-    as_of_us: an instant, to count what was stored then; None for now.
-    """
-
-    site_id: str
-    by: tuple[By, ...] = ()
-    keep: Filter | None = None
-    as_of_us: int | None = None
+_EVENTS = Sql("FROM counted_events")
+_TOLD = Sql("FROM told_visits")
+# How many events of settled days are counted at once, and then kept: of a question that takes too
+# long what was counted is not lost, and memory does not follow its period.
+_COUNTED_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +83,7 @@ class Answers:
         """
         with self._days(session, grouping.site_id, grouping.as_of_us) as days:
             tables = list(self._tables(days, grouping, pieces))
-        return _total(session, grouping, tables)
+        return total(grouping, tables)
 
     @contextmanager
     def relations(
@@ -153,26 +140,75 @@ class Answers:
             else:
                 key = grouping, day.version, piece.date, piece.start_us, piece.end_us
                 settled.append((piece, key))
-        if rolled:
-            yield _from_rollups(days.session, grouping, self._store, rolled)
+        yield from self._from_rollups(days.session, grouping, rolled)
         yield from self._from_days(days, grouping, settled)
         if rest:
             found = days.open(_dates(rest), self._kept)
-            yield from _in_buckets(_scan(days.session, grouping, found, rest))
+            counted = _scan(days.session, grouping, found, rest)
+            yield from (in_bucket(table, piece.bucket) for piece, table in counted.items())
+
+    def _from_rollups(
+        self, session: Session, grouping: Grouping, rolled: Sequence[tuple[Slice, Derived]]
+    ) -> Iterator[pa.Table]:
+        """Sums of whole days out of files, which are read once for the same days of a month."""
+        missing: dict[Hashable, tuple[Derived, list[Slice]]] = {}
+        for location, of_file in groupby(rolled, lambda each: each[1].location):
+            found = list(of_file)
+            pieces = [piece for piece, _ in found]
+            key = "rollup", grouping.by, location, _layout(pieces)
+            table = self._kept.get(key)
+            if table is None:
+                missing[key] = found[0][1], pieces
+            else:
+                yield in_bucket(table, pieces[0].bucket)
+        if missing:
+            read = _read_rollups(session, grouping, self._store, list(missing.values()))
+            self._kept.keep(dict(zip(missing, read, strict=True)))
+            for (_, pieces), table in zip(missing.values(), read, strict=True):
+                yield in_bucket(table, pieces[0].bucket)
 
     def _from_days(
         self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Hashable]]
     ) -> Iterator[pa.Table]:
-        """Sums of settled days: those that are kept, and those that are not, which then are."""
+        """Sums of settled days: those that are kept, and those that are not, which then are.
+
+        What the days of a month come to is kept beside them, when it is less than they are.
+        """
+        missing: dict[Hashable, list[tuple[Slice, Hashable]]] = {}
+        for _, some in groupby(pieces, lambda each: each[0].date[:7]):
+            found = list(some)
+            key = "month", _layout([piece for piece, _ in found]), tuple(key for _, key in found)
+            table = self._kept.get(key)
+            if table is None:
+                missing[key] = found
+            else:
+                yield in_bucket(table, found[0][0].bucket)
+        if not missing:
+            return
+        counted = self._of_days(
+            days, grouping, [each for some in missing.values() for each in some]
+        )
+        months: dict[Hashable, pa.Table] = {}
+        for of_month, found in missing.items():
+            first = found[0][0].bucket
+            tables = [in_bucket(counted[piece], piece.bucket - first) for piece, _ in found]
+            month = total(grouping, tables)
+            yield in_bucket(month, first)
+            if 2 * month.num_rows <= sum(table.num_rows for table in tables):
+                months[of_month] = narrowed(month)
+        self._kept.keep(months)  # after all days: they are worth more, and take little
+
+    def _of_days(
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Hashable]]
+    ) -> dict[Slice, pa.Table]:
         known = {piece: self._kept.get(key) for piece, key in pieces}
-        yield from _in_buckets({piece: table for piece, table in known.items() if table})
-        missing = [piece for piece, table in known.items() if table is None]
-        if missing:
-            found = days.settled(_dates(missing))
-            counted = _scan(days.session, grouping, found, missing)
-            key_of = dict(pieces)
-            self._kept.keep({key_of[piece]: table for piece, table in counted.items()})
-            yield from _in_buckets(counted)
+        counted = {piece: table for piece, table in known.items() if table is not None}
+        keys = dict(pieces)
+        for some in _at_once(days, [piece for piece, table in known.items() if table is None]):
+            found = _scan(days.session, grouping, days.settled(_dates(some)), some)
+            self._kept.keep({keys[piece]: table for piece, table in found.items()})
+            counted |= found
+        return counted
 
 
 def _rollup(days: SiteDays, grouping: Grouping, date_: str, day: Day) -> Derived | None:
@@ -185,33 +221,59 @@ def _rollup(days: SiteDays, grouping: Grouping, date_: str, day: Day) -> Derived
     return found if found and is_true(found, date_, day.version) else None
 
 
-def _from_rollups(
+def _layout(pieces: Sequence[Slice]) -> Hashable:
+    """Name what of which days goes to which bucket, counted from that of the first piece."""
+    first = pieces[0].bucket
+    return tuple((each.date, each.start_us, each.end_us, each.bucket - first) for each in pieces)
+
+
+def _at_once(days: SiteDays, pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
+    """Divide settled days into what is counted at once; a large day is one for itself."""
+    chunk: list[Slice] = []
+    rows = 0
+    for date_, of_date in groupby(pieces, lambda each: each.date):
+        day = days.day(date_)
+        more = sum(part.rows for part in day.parts) if day else 0
+        if chunk and rows + more > _COUNTED_AT_ONCE:
+            yield chunk
+            chunk, rows = [], 0
+        chunk += of_date
+        rows += more
+    if chunk:
+        yield chunk
+
+
+def _read_rollups(
     session: Session,
     grouping: Grouping,
     store: Store,
-    rolled: Sequence[tuple[Slice, Derived]],
-) -> pa.Table:
-    files = {each.location: each for _, each in rolled}
-    listed = ", ".join(literal(store.source(each)) for each in files.values())
-    wanted = session.take(
-        pa.table(
-            {
-                "date": pa.array([date.fromisoformat(piece.date) for piece, _ in rolled]),
-                "bucket": pa.array([piece.bucket for piece, _ in rolled], pa.int32()),
-            }
-        )
+    wanted: Sequence[tuple[Derived, Sequence[Slice]]],
+) -> list[pa.Table]:
+    """Return the sums of some days of each file; buckets are counted from that of its first."""
+    listed = ", ".join(literal(store.source(file)) for file, _ in wanted)
+    chosen = [
+        (date.fromisoformat(piece.date), number, piece.bucket - pieces[0].bucket)
+        for number, (_, pieces) in enumerate(wanted)
+        for piece in pieces
+    ]
+    columns = zip(*chosen, strict=True)
+    kinds = {"date": pa.date32(), "number": pa.int32(), "bucket": pa.int32()}
+    taken = session.take(
+        pa.table({name: pa.array(next(columns), kind) for name, kind in kinds.items()})
     )
     by = grouping.by[0] if grouping.by else Dimension.TOTAL
     value = "".join(f"value AS {each.column}, " for each in grouping.by)
-    dates = [piece.date for piece, _ in rolled]
-    return session.table(
+    dates = [day for day, _, _ in chosen]
+    table = session.table(
         Sql(f"""
-        SELECT bucket, {value} currency, {_TOTALS}
-        FROM read_parquet([{listed}], hive_partitioning = false) JOIN {wanted} USING (date)
-        WHERE dimension = {literal(by.value)}
-            AND date BETWEEN DATE {literal(min(dates))} AND DATE {literal(max(dates))}
+        SELECT number, bucket, {value} currency, {TOTALS}
+        FROM read_parquet([{listed}], hive_partitioning = false) JOIN {taken} USING (date)
+        WHERE dimension = {literal(by.value)} AND date BETWEEN
+            DATE {literal(min(dates).isoformat())} AND DATE {literal(max(dates).isoformat())}
         GROUP BY ALL""")
     )
+    found = split(table, "number", {number: number for number in range(len(wanted))})
+    return [found[number] for number in range(len(wanted))]
 
 
 def _scan(
@@ -227,8 +289,8 @@ def _scan(
         if sliced:
             listed = ", ".join(f"DATE {literal(day)}" for day in _dates(whole))
             chosen = Sql(f"FROM ({stored}) WHERE timestamp::DATE IN ({listed})")
-        table = _counted(session, kept(chosen, told, grouping.keep), told, grouping.by)
-        counted |= _split(table, "date", {date.fromisoformat(each.date): each for each in whole})
+        table = _counted(session, kept(chosen, _TOLD, grouping.keep), told, grouping.by)
+        counted |= split(table, "date", {date.fromisoformat(each.date): each for each in whole})
     if sliced:
         wanted = session.take(
             pa.table(
@@ -242,78 +304,25 @@ def _scan(
         # What a filter asks of a visit may have happened in another slice of the day.
         events = Sql(f"""
             SELECT * EXCLUDE (slice_end_us, slice_date)
-            FROM ({kept(stored, told, grouping.keep)}) JOIN {wanted}
+            FROM ({kept(stored, _TOLD, grouping.keep)}) JOIN {wanted}
                 ON timestamp::DATE = slice_date AND epoch_us(timestamp) >= slice_us
                     AND epoch_us(timestamp) < slice_end_us""")
         table = _counted(session, events, told, (*grouping.by, _SLICE))
-        counted |= _split(table, _SLICE.column, {each.start_us: each for each in sliced})
+        table = table.drop_columns(["date"])
+        counted |= split(table, _SLICE.column, {each.start_us: each for each in sliced})
     return counted
 
 
 def _counted(session: Session, events: Sql, told: Sql, by: Sequence[By]) -> pa.Table:
+    """events: a query that reads visits from `told_visits`, told: what these are."""
     columns = "".join(f"{each.column}, " for each in by)
+    # Both are read several times: files only once.
     return session.table(
         Sql(f"""
+        WITH told_visits AS MATERIALIZED ({told}), counted_events AS MATERIALIZED ({events})
         SELECT date, {columns} currency, {SUMS}
-        FROM ({shares(events, told, by)}) GROUP BY date, {columns} currency""")
+        FROM ({shares(_EVENTS, _TOLD, by)}) GROUP BY date, {columns} currency""")
     )
-
-
-def _split(table: pa.Table, column: str, pieces: Mapping[object, Slice]) -> dict[Slice, pa.Table]:
-    """Return the rows of each piece, which `column` names, in tables of their own."""
-    ordered = table.sort_by(column)
-    values = ordered[column].to_pylist()
-    rows = ordered.drop_columns(
-        [name for name in ("date", _SLICE.column) if name in ordered.column_names]
-    )
-    found: dict[Slice, pa.Table] = {}
-    start = 0
-    ends = [i for i in range(1, len(values)) if values[i] != values[i - 1]] + [len(values)]
-    for end in ends if values else []:
-        piece = pieces.get(values[start])
-        if piece is not None:
-            # A copy: a slice would keep the whole table in memory.
-            found[piece] = rows.take(pa.array(range(start, end)))
-        start = end
-    empty = rows.slice(0, 0)
-    return {piece: found.get(piece, empty) for piece in pieces.values()}
-
-
-def _total(session: Session, grouping: Grouping, tables: Sequence[pa.Table]) -> pa.Table:
-    columns = "".join(f"{each.column}, " for each in grouping.by)
-    if not tables:
-        tables = [_nothing(grouping)]
-    taken = session.take(pa.concat_tables([_in_order(each, grouping) for each in tables]))
-    return session.table(
-        Sql(f"SELECT bucket, {columns} currency, {_TOTALS} FROM {taken} GROUP BY ALL")
-    )
-
-
-def _schema(grouping: Grouping) -> pa.Schema:
-    return pa.schema(
-        [
-            ("bucket", pa.int32()),
-            *((str(each.column), pa.string()) for each in grouping.by),
-            ("currency", pa.string()),
-            *((each.value, each.type) for each in Quantity),
-        ]
-    )
-
-
-def _in_order(table: pa.Table, grouping: Grouping) -> pa.Table:
-    schema = _schema(grouping)
-    return table.select(schema.names).cast(schema)
-
-
-def _nothing(grouping: Grouping) -> pa.Table:
-    return _schema(grouping).empty_table()
-
-
-def _in_buckets(tables: Mapping[Slice, pa.Table]) -> Iterator[pa.Table]:
-    for piece, table in tables.items():
-        if table.num_rows:
-            bucket = pa.repeat(pa.scalar(piece.bucket, pa.int32()), table.num_rows)
-            yield table.append_column("bucket", bucket)
 
 
 def _dates(pieces: Sequence[Slice]) -> tuple[str, ...]:

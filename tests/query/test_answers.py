@@ -17,13 +17,14 @@ from mallard.buffer.buffer import Buffer
 from mallard.clock import utc_date
 from mallard.config import QueryConfig
 from mallard.event import Event, Frame
-from mallard.query.answers import Answers, Grouping
+from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension, Property
 from mallard.query.engine import Engine, Session
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
 from mallard.query.metrics import Quantity
 from mallard.query.period import Interval, Period, Slice, buckets, slices
 from mallard.query.sql import Sql
+from mallard.query.sums import Grouping
 from mallard.query.tail import Tail
 from tests import oracle_answers
 from tests.factories import NOON_US, make_event

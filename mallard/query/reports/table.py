@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 
 from mallard.errors import InvalidInput
-from mallard.query.answers import Answers, Grouping
+from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter
 from mallard.query.metrics import Ratio
 from mallard.query.period import Bucket, Interval, Period, buckets, slices
 from mallard.query.sql import Sql
+from mallard.query.sums import Grouping
 
 
 class Metric(Enum):

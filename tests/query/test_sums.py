@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mallard.query.dimensions import Dimension
+from mallard.query.metrics import Quantity
+from mallard.query.sums import Grouping, in_bucket, narrowed, split, total
+
+GROUPING = Grouping("example.com", (Dimension.PAGE,))
+NUMBERS = [each.value for each in Quantity if each is not Quantity.REVENUE_AMOUNT]
+
+
+def sums(*rows: tuple[str | None, str | None, int | None, str | None]) -> pa.Table:
+    """Return sums without buckets: page, currency, every number, amount."""
+    return pa.table(
+        {
+            "by_page": pa.array([row[0] for row in rows], pa.string()),
+            "currency": pa.array([row[1] for row in rows], pa.string()),
+            **{name: pa.array([row[2] for row in rows], pa.int64()) for name in NUMBERS},
+            "revenue_amount": pa.array(
+                [None if row[3] is None else Decimal(row[3]) for row in rows],
+                pa.decimal128(38, 2),
+            ),
+        }
+    )
+
+
+def test_groups_of_a_bucket_are_added_up_and_what_none_knows_stays_null() -> None:
+    first = in_bucket(sums(("/", None, 2, None), (None, None, None, None)), 0)
+    second = in_bucket(narrowed(sums(("/", None, 300, None), ("/", "EUR", None, "1.50"))), 0)
+    other = in_bucket(narrowed(sums(("/", None, 1, None))), 1)
+    found = total(GROUPING, [first, second, other])
+    assert found.schema == GROUPING.schema
+    numbers = {
+        (row["bucket"], row["by_page"], row["currency"]): (row["visits"], row["revenue_amount"])
+        for row in found.to_pylist()
+    }
+    assert numbers == {
+        (0, "/", None): (302, None),
+        (0, "/", "EUR"): (None, Decimal("1.50")),
+        (0, None, None): (None, None),
+        (1, "/", None): (1, None),
+    }
+
+
+def test_nothing_adds_up_to_no_groups() -> None:
+    assert total(GROUPING, []) == GROUPING.schema.empty_table()
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-(2**31), 2**31) | st.none()))
+def test_what_is_narrowed_is_the_same_once_it_is_widened(values: list[int | None]) -> None:
+    table = sums(*((str(number), None, value, None) for number, value in enumerate(values)))
+    assert narrowed(table).cast(table.schema).to_pylist() == table.to_pylist()
+
+
+def test_small_numbers_take_few_bytes() -> None:
+    table = sums(*(("/", None, number, None) for number in range(1_000)))
+    assert narrowed(table).nbytes * 2.5 < table.nbytes
+
+
+def test_rows_are_split_by_name_and_a_name_without_rows_has_none() -> None:
+    table = sums(("/a", None, 1, None), ("/b", None, 2, None), ("/c", None, 3, None))
+    table = table.append_column("day", pa.array([2, 1, 2]))
+    found = split(table, "day", {1: "first", 3: "third"})
+    assert found["first"]["by_page"].to_pylist() == ["/b"]
+    assert found["third"].num_rows == 0
+    assert set(found) == {"first", "third"}
+
+
+def test_buckets_of_a_month_move_to_where_it_begins() -> None:
+    month = total(GROUPING, [in_bucket(sums(("/", None, 1, None)), number) for number in range(3)])
+    assert sorted(in_bucket(narrowed(month), 10)["bucket"].to_pylist()) == [10, 11, 12]
