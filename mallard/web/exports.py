@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -39,6 +40,8 @@ FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
 # Of a report: what all dimensions have. A rate that does not exist is null.
 METRICS = ("visitors", "visits", "pageviews", "events", "bounce_rate", "visit_duration")
 _TYPES = (pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64())
+# In a file's name, or in a header; a dimension of properties may hold any character.
+_UNFIT = re.compile("[^A-Za-z0-9._-]")
 _PARAMETERS = ("site_id", "from", "to", "format", "what", "visitors")
 
 
@@ -109,7 +112,7 @@ class Exports:
             lambda session, answers: _written(session, answers, caller, document, form),
             ("export", dimension, str(document["date_range"]), form),
         )
-        stem = Wanted(caller.site_id, What.EVENTS).file_stem.replace("events", what)
+        stem = f"{caller.site_id}_{what}"
         return Response(content, headers=_headers(stem, form), media_type=form.media_type)
 
 
@@ -201,8 +204,9 @@ def _period(given: QueryParams, caller: Caller) -> Period | None:
 
 
 def _headers(stem: str, form: Form) -> dict[str, str]:
+    stem = _UNFIT.sub("_", stem)
     return {
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
-        "content-disposition": f'attachment; filename="{stem.replace(":", "_")}.{form}"',
+        "content-disposition": f'attachment; filename="{stem}.{form}"',
     }

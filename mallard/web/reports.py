@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mallard.accounts import checks
 from mallard.accounts.access import Principal, Scope
 from mallard.accounts.directory import Directory
 from mallard.clock import Clock, to_datetime
@@ -85,6 +86,7 @@ class Reports:
 
     async def answer(self, caller: Caller, document: dict[str, Any]) -> dict[str, Any]:
         """Answer a query's document for a caller; raises what may be wrong with it."""
+        document = {**document, "site_id": caller.site_id}
         asked = read_query(document, caller.context)
         key = orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period
         return await self.run(
@@ -98,6 +100,7 @@ class Reports:
         principal, directory = await self._guard.look(request)
         if not isinstance(site_id, str):
             raise InvalidInput("The query names no site.", field="site_id", rule="a site's name")
+        site_id = checks.site_id(site_id)
         principal.require(scope, site_id)
         context = self._context(directory, site_id)
         owner = owner_of(principal, request)

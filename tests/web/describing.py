@@ -67,6 +67,7 @@ def documented() -> Iterator[Asked]:
     yield from _collecting()
     yield from _managing()
     yield from _reports()
+    yield from _insights()
     yield from _queries()
     yield from _sql()
     yield from _operating()
@@ -148,6 +149,21 @@ def _reports() -> Iterator[Asked]:
         yield Asked(401, "GET", f"/api/stats/{path}", given, is_stranger=True)
 
 
+def _insights() -> Iterator[Asked]:
+    given = {**ALL, "site_id": SITE}
+    csv = {"format": "csv"}
+    realtime, funnel = "/api/stats/realtime", "/api/stats/funnel"
+    yield Asked(200, "GET", realtime, {"site_id": SITE})
+    yield Asked(200, "GET", realtime, {"site_id": SITE, **csv})
+    yield Asked(400, "GET", realtime, given)
+    yield Asked(400, "GET", realtime, {"site_id": ""})
+    steps = {**given, "steps": "page:/,goal:Signup"}
+    yield Asked(200, "GET", funnel, steps)
+    yield Asked(200, "GET", funnel, {**steps, "by": "source", "window": "1h"})
+    yield Asked(200, "GET", funnel, {**steps, "within": "user", **csv})
+    yield Asked(400, "GET", funnel, given)
+
+
 def _queries() -> Iterator[Asked]:
     path = "/api/v2/query"
     query = {"site_id": SITE, "metrics": ["visitors", "total_revenue"], "date_range": "all"}
@@ -168,6 +184,13 @@ def _sql() -> Iterator[Asked]:
     yield Asked(200, "POST", path, body={"sql": sql, "format": "arrow", "site_id": SITE})
     yield Asked(400, "POST", path, body={"sql": "ATTACH 'x'"})
     yield Asked(401, "POST", path, body={"sql": sql}, is_stranger=True)
+    export, given = "/api/export", {"site_id": SITE}
+    yield Asked(200, "GET", export, given)
+    yield Asked(200, "GET", export, {**given, "what": "sessions", "format": "parquet"})
+    yield Asked(200, "GET", export, {**given, "what": "page", "format": "ndjson"})
+    yield Asked(200, "GET", export, {**given, "what": 'props:"Tarif"\nPreis \u20ac'})
+    yield Asked(400, "GET", export, {**given, "what": "everything"})
+    yield Asked(401, "GET", export, given, is_stranger=True)
 
 
 def _operating() -> Iterator[Asked]:

@@ -25,10 +25,15 @@ from mallard.web.openapi.schemas import (
     whole,
     word,
 )
-from mallard.web.stats import COUNTS
+from mallard.web.parameters import FORMATS
+from mallard.web.stats import COMPARISONS, COUNTS, ROWS
 
 _RANGE = r"^(day|24h|month|year|all|0*[1-9][0-9]{0,2}d|0*[1-9][0-9]?mo)$"
 _KEY = rf"[\s\S]{{1,{names.PROPERTY_LENGTH_MAX}}}$"
+
+_DAYS = r"^\d{4}-\d{2}-\d{2}\.\.\d{4}-\d{2}-\d{2}$"
+_MOMENT: Json = {"anyOf": [text(format="date"), text(format="date-time")]}
+_AS_OF = text("What was known at a time in the past.", format="date-time")
 
 
 def metric(name: str) -> Json:
@@ -43,33 +48,32 @@ def dimensions() -> list[str]:
     return [*names.DIMENSIONS, names.GOAL, *names.TIMES]
 
 
-def dimension_in_path() -> Json:
-    """Return the schema of a dimension's name, which may be short there."""
-    short = [each.partition(":")[2] for each in (*names.DIMENSIONS, names.GOAL)]
+def short_dimensions(*, goals: bool) -> Json:
+    """Return the schema of a dimension's name, with or without `event:` and `visit:`."""
+    full = [*names.DIMENSIONS, *([names.GOAL] if goals else ()), *names.TIMES]
+    short = [each.partition(":")[2] for each in full if each not in names.TIMES]
     known = [each for each in short if full_name(each) != each]
     keys = text("A property of events.", pattern=rf"^(event:)?props:{_KEY}")
-    return {"anyOf": [word([*dimensions(), *dict.fromkeys(known)]), keys]}
+    return {"anyOf": [word([*full, *dict.fromkeys(known)]), keys]}
 
 
-def shared_parameters() -> list[Json]:
-    """Return the parameters that every report of `/api/stats` takes."""
-    day = text("A date, or a time with an offset (ISO 8601).")
-    return [
+def parameters() -> dict[str, Json]:
+    """Return the parameters that reports share, by name."""
+    conditions = "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;source~goo`."
+    limit = whole(minimum=1, maximum=reading.LIMIT_MAX, default=ROWS)
+    found = [
         query("site_id", SITE_ID, required=True),
         query("period", text(f"A named period: {RANGES}.", pattern=_RANGE, default="30d")),
-        query("from", {**day, "description": "With `to`, instead of `period`."}),
-        query("to", {**day, "description": "The last day, or second, of the period."}),
-        query(
-            "filters",
-            text(
-                "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;source~goo`.",
-                maxLength=FILTERS_LENGTH_MAX,
-            ),
-        ),
-        query("as_of", text("What was known at a time in the past (ISO 8601 with an offset).")),
-        query("compare", text("`previous_period`, `previous_year` or `<date>..<date>`.")),
-        query("format", word(["json", "csv"], default="json")),
+        query("from", {**_MOMENT, "description": "With `to`, instead of `period`."}),
+        query("to", {**_MOMENT, "description": "The last day, or second, of the period."}),
+        query("filters", text(conditions, maxLength=FILTERS_LENGTH_MAX)),
+        query("as_of", _AS_OF),
+        query("format", word(FORMATS, default="json")),
+        query("limit", limit),
+        query("offset", whole(minimum=0, maximum=10**12, default=0)),
+        query("compare", {"anyOf": [word(COMPARISONS), text(pattern=_DAYS)]}),
     ]
+    return {each["name"]: each for each in found}
 
 
 def metrics_parameter(default: tuple[str, ...]) -> Json:
@@ -128,8 +132,7 @@ def _filter() -> Json:
 
 def date_range() -> Json:
     """Return the schema of a `date_range`."""
-    moment = text("A date, or a time with an offset (ISO 8601).")
-    return {"description": RANGES, "anyOf": [text(pattern=_RANGE), row(moment, moment)]}
+    return {"description": RANGES, "anyOf": [text(pattern=_RANGE), row(_MOMENT, _MOMENT)]}
 
 
 def _query() -> Json:
@@ -147,7 +150,7 @@ def _query() -> Json:
         "offset": whole(minimum=0, default=0),
     }
     required = {
-        "site_id": text(minLength=1),
+        "site_id": SITE_ID,
         "metrics": items(word(names.METRICS), minItems=1, uniqueItems=True),
         "date_range": date_range(),
     }
@@ -157,6 +160,6 @@ def _query() -> Json:
         "order_by": or_null(items(order)),
         "include": all_optional(include),
         "pagination": all_optional(pages),
-        "as_of": or_null(text("What was known at a time in the past (ISO 8601 with an offset).")),
+        "as_of": or_null(_AS_OF),
     }
     return fields({**required, **optional}, optional=optional)

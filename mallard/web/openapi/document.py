@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from mallard.accounts.access import TOKEN_PREFIX
 from mallard.config import TrackerConfig
-from mallard.web.openapi import collecting, managing, operating, querying, statistics
+from mallard.web.openapi import collecting, insights, managing, operating, querying, statistics
 from mallard.web.openapi.operations import KEY, Area, error_responses, error_schemas
 from mallard.web.openapi.schemas import Json
 
@@ -31,17 +31,20 @@ def document(config: TrackerConfig) -> Json:
     areas = [
         collecting.area(config),
         statistics.area(),
+        insights.area(),
         querying.area(),
         managing.area(),
         operating.area(config),
     ]
     schemas = error_schemas()
+    parameters: Json = {}
     paths: Json = {}
     for area in areas:
         for operation in _operations(area):
             operation["tags"] = [area.name]
         paths |= area.paths
         schemas |= area.schemas
+        parameters |= area.parameters
     return {
         "openapi": "3.1.0",
         "info": {"title": "Mallard", "version": version("mallard"), "description": _ABOUT},
@@ -50,6 +53,7 @@ def document(config: TrackerConfig) -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "parameters": parameters,
             "responses": error_responses(),
             "securitySchemes": {
                 KEY: {

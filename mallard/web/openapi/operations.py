@@ -22,12 +22,16 @@ _RETRIED = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """What one area of the API adds to the document. paths: operations by path and method."""
+    """What one area of the API adds to the document.
+
+    paths: operations by path and method. schemas, parameters: what operations refer to by name.
+    """
 
     name: str
     description: str
     paths: dict[str, Json]
     schemas: dict[str, Json] = field(default_factory=dict)
+    parameters: dict[str, Json] = field(default_factory=dict)
 
 
 def operation(
@@ -70,6 +74,11 @@ def operation(
 def query(name: str, schema: Json, *, required: bool = False, **more: object) -> Json:
     """Return a parameter of the query string."""
     return {"name": name, "in": "query", "required": required, "schema": schema, **more}
+
+
+def shared(name: str) -> Json:
+    """Return what stands for a parameter of `components`."""
+    return {"$ref": f"#/components/parameters/{name}"}
 
 
 def in_path(name: str, schema: Json) -> Json:

@@ -1,19 +1,24 @@
-"""SQL over events and visits: `web/sql.py`."""
+"""Events and visits themselves: SQL (`web/sql.py`) and exports (`web/exports.py`)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from mallard.accounts.access import Scope
 from mallard.query.forms import Form
 from mallard.query.permitted import SQL_LENGTH_MAX
+from mallard.query.pieces import What
+from mallard.web.exports import FORMS
+from mallard.web.openapi import asking
 from mallard.web.openapi.managing import SITE_ID
-from mallard.web.openapi.operations import Area, answer, body, operation
+from mallard.web.openapi.operations import Area, answer, body, operation, query, shared
 from mallard.web.openapi.schemas import Json, fields, items, or_null, ref, text, whole, word
 
 
 def area() -> Area:
     """Return the area."""
     found = answer("The rows.", ref("SqlAnswer"))
-    found["content"] |= {kind: {"schema": text()} for kind in _media_types()}
+    found["content"] |= _contents(form for form in Form if form is not Form.JSON)
     ask = operation(
         "sql",
         "One SELECT over events and sessions",
@@ -23,12 +28,35 @@ def area() -> Area:
         body=body(ref("SqlQuery")),
         errors=(422, 504),
     )
-    return Area("querying", "SQL.", {"/api/sql": {"post": ask}}, _schemas())
+    paths = {"/api/sql": {"post": ask}, "/api/export": {"get": _export()}}
+    return Area("querying", "Events and visits themselves.", paths, _schemas())
 
 
-def _media_types() -> list[str]:
-    kinds = (form.media_type for form in Form if form is not Form.JSON)
-    return [kind.partition(";")[0] for kind in kinds]
+def _export() -> Json:
+    reports = asking.short_dimensions(goals=False)
+    what = {"anyOf": [word([*What, "timeseries"]), *reports["anyOf"]], "default": What.EVENTS}
+    found = answer("The rows, as they come.")
+    found["content"] = _contents(FORMS)
+    return operation(
+        "export",
+        "A site's events, visits or a report, whole",
+        {200: found},
+        scope=Scope.EXPORT,
+        description="With the ids of visitors, the scope `admin`.",
+        parameters=[
+            shared("site_id"),
+            shared("from"),
+            shared("to"),
+            query("format", word(FORMS, default=Form.CSV)),
+            query("what", what),
+            query("visitors", word(["true", "false"], "Whether their ids go out.")),
+        ],
+        errors=(400, 422, 504),
+    )
+
+
+def _contents(forms: Iterable[Form]) -> Json:
+    return {form.media_type.partition(";")[0]: {"schema": {}} for form in forms}
 
 
 def _schemas() -> dict[str, Json]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mallard.accounts.access import Scope
 from mallard.query.plausible import names
-from mallard.query.plausible.reading import LIMIT_MAX
 from mallard.web import stats
 from mallard.web.openapi import asking
-from mallard.web.openapi.operations import Area, answer, body, in_path, operation, query
+from mallard.web.openapi.operations import Area, answer, body, in_path, operation, query, shared
 from mallard.web.openapi.schemas import Json, all_optional, fields, items, or_null, ref, text, whole
 
 _FAILED = (422, 504)
+_SHARED = ("site_id", "period", "from", "to", "filters", "compare", "as_of", "format")
 
 
 def area() -> Area:
@@ -35,11 +35,13 @@ def area() -> Area:
             "breakdown",
             "A row for each value of a dimension",
             stats.BREAKDOWN,
-            parameters=[in_path("dimension", asking.dimension_in_path())],
+            parameters=[in_path("dimension", asking.short_dimensions(goals=True))],
+            errors=(404,),  # a name in several lines is no path
         ),
         "/api/stats/goals": _list("goals", "The conversions of each goal", stats.GOALS),
     }
-    return Area("statistics", "Reports.", paths, {**asking.schemas(), **_schemas()})
+    schemas = {**asking.schemas(), **_schemas()}
+    return Area("statistics", "Reports of numbers.", paths, schemas, asking.parameters())
 
 
 def _intervals() -> list[str]:
@@ -59,14 +61,14 @@ def _plausible() -> Json:
 
 
 def _list(
-    name: str, summary: str, metrics: tuple[str, ...], parameters: list[Json] | None = None
+    name: str,
+    summary: str,
+    metrics: tuple[str, ...],
+    parameters: list[Json] | None = None,
+    errors: tuple[int, ...] = (),
 ) -> Json:
-    limit = whole(minimum=1, maximum=LIMIT_MAX, default=stats.ROWS)
-    paged = [
-        query("limit", limit),
-        query("offset", whole(minimum=0, maximum=10**12 - 1, default=0)),
-        query("order", text("A metric, or the dimension; after `-` from large to small.")),
-    ]
+    order = text("A metric, or the dimension; after `-` from large to small.")
+    paged = [shared("limit"), shared("offset"), query("order", order)]
     return _report(
         name,
         summary,
@@ -74,6 +76,7 @@ def _list(
         {"value": text("The value, or Plausible's word for none.")},
         parameters=[*(parameters or ()), *paged],
         counted=True,
+        errors=errors,
     )
 
 
@@ -85,6 +88,7 @@ def _report(
     *,
     parameters: list[Json] | None = None,
     counted: bool = False,
+    errors: tuple[int, ...] = (),
 ) -> Json:
     """Return a report of `/api/stats`. columns: of its rows, before the metrics."""
     columns = columns or {}
@@ -108,11 +112,11 @@ def _report(
             {200: found},
             scope=Scope.STATS,
             parameters=[
-                *asking.shared_parameters(),
+                *(shared(each) for each in _SHARED),
                 asking.metrics_parameter(metrics),
                 *(parameters or ()),
             ],
-            errors=(400, *_FAILED),
+            errors=(400, *errors, *_FAILED),
         )
     }
 
