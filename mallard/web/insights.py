@@ -112,7 +112,7 @@ class Insights:
                 )
             every = PathsQuestion(asked.choice, steps, limit, offset)
             common: list[Path] = await run(self._reports, asked, journeys.paths, every)
-            return respond(asked, [_path_row(each) for each in common])
+            return respond(asked, [_path_row(each, as_csv=asked.as_csv) for each in common])
         if "offset" in given:
             raise InvalidInput("Flows have no pages.", field="offset", rule="limit alone")
         place = read_step(given["of"], asked.context, "of")
@@ -147,9 +147,9 @@ class Insights:
         return respond(asked, rows, person=person, interval=interval, **more)
 
 
-def _path_row(found: Path) -> Row:
-    row: Row = {"path": " > ".join(found.places), "places": len(found.places)}
-    return row | {
+def _path_row(found: Path, *, as_csv: bool) -> Row:
+    return {
+        "path": " > ".join(found.places) if as_csv else list(found.places),
         "visits": found.visits,
         "visitors": found.visitors,
         "share": percent(found.visits, found.of),

@@ -33,7 +33,7 @@ GOALS = ("visitors", "events", "conversion_rate", "total_revenue")
 ROWS = 100
 COUNTS = ("visitors", "visits", "pageviews", "events")
 COMPARISONS = ("previous_period", "previous_year")
-_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "format")
+_SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "as_of", "format")
 _PAGED = (*_SHARED, "limit", "offset", "order")
 
 Row = dict[str, Any]
@@ -94,13 +94,14 @@ class Stats:
         """Answer with a row for each value of a dimension."""
         name = full_name(request.path_params["dimension"])
         metrics = OF_PAGES if name == "event:page" else BREAKDOWN
-        return await self._list(request, name, metrics)
+        return await self.listed(request, name, metrics)
 
     async def goals(self, request: Request) -> Response:
         """Answer with the conversions of each of the site's goals."""
-        return await self._list(request, names.GOAL, GOALS)
+        return await self.listed(request, names.GOAL, GOALS)
 
-    async def _list(self, request: Request, name: str, metrics: tuple[str, ...]) -> Response:
+    async def listed(self, request: Request, name: str, metrics: tuple[str, ...]) -> Response:
+        """Answer with a row for each value of a dimension of Stats API v2."""
         asked = _read(request, _PAGED, metrics)
         asked.document.update(dimensions=[name], include=_include(asked, total_rows=True))
         asked.document["pagination"] = _pagination(request.query_params)
@@ -124,6 +125,7 @@ def _read(request: Request, known: tuple[str, ...], metrics: tuple[str, ...]) ->
         "date_range": date_range(given),
         "filters": read_compact(given.get("filters", "")),
         "include": _comparison(given),
+        "as_of": given.get("as_of"),
     }
     return _Asked(document, metrics, is_csv(given))
 

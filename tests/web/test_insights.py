@@ -76,6 +76,54 @@ async def test_a_funnel(site: Running) -> None:
     assert found["rows"][0]["conversion_rate"] is None
 
 
+async def test_journeys_from_a_page_and_to_it(site: Running) -> None:
+    found = await answer(site, "journeys", of="page:/", steps=2)
+    assert found["direction"] == "after"
+    assert [list(row.values()) for row in found["rows"]] == [
+        [1, "page:/", "page:/blog/b", 1, 1, 50.0],
+        [1, "page:/", "page:/pricing", 1, 1, 50.0],
+        [2, "page:/blog/b", None, 1, 1, 50.0],
+        [2, "page:/pricing", "event:Signup", 1, 1, 50.0],
+    ]
+    found = await answer(site, "journeys", of="event:Signup", steps=1, direction="before")
+    assert [list(row.values()) for row in found["rows"]] == [
+        [1, "page:/pricing", "event:Signup", 1, 1, 100.0]
+    ]
+    found = await answer(site, "journeys", steps=2, limit=2)
+    assert found["rows"] == [
+        {"path": ["page:/", "page:/blog/b"], "visits": 1, "visitors": 1, "share": 33.33},
+        {"path": ["page:/", "page:/pricing"], "visits": 1, "visitors": 1, "share": 33.33},
+    ]
+    told = await get(site, "journeys", steps=2, limit=1, format="csv")
+    assert told.text.splitlines()[1] == "page:/ > page:/blog/b,1,1,33.33"
+
+
+async def test_retention_of_those_who_say_who_they_are(site: Running) -> None:
+    await site.server.buffer.append(
+        [view(7, "/", day=-1, user_id="ada"), view(8, "/", 30, user_id="ada")]
+    )
+    found = await answer(site, "retention", interval="day")
+    assert found["rows"] == [
+        {"cohort": "2024-09-15", "people": 1, "retained": [1, 1], "rates": [100.0, 100.0]},
+        {"cohort": "2024-09-16", "people": 0, "retained": [0], "rates": [None]},
+    ]
+    assert (found["person"], "note" in found) == ("user_id", False)
+    found = await answer(site, "retention", person="anonymous_id")
+    assert found["note"] == "No event that tells anonymous_id is new in this period."
+    told = await get(site, "retention", interval="day", format="csv")
+    assert told.text.splitlines() == [
+        "cohort,people,retained.0,retained.1",
+        "2024-09-15,1,1,1",
+        "2024-09-16,0,0,",
+    ]
+
+
+async def test_retention_of_visitors_is_refused_as_there_is_none(site: Running) -> None:
+    found = await get(site, "retention", person="visitor")
+    assert found.status_code == 400
+    assert "one for a UTC day only" in found.json()["detail"]
+
+
 HOSTILE = "'; DROP TABLE events; --"
 
 
@@ -97,6 +145,15 @@ HOSTILE = "'; DROP TABLE events; --"
         ("funnel", {"steps": "page:/,page:/", "by": "goal"}, "by"),
         ("funnel", {"steps": "page:/,page:/", "filters": "page"}, "filters"),
         ("funnel", {"steps": "page:/,page:/", "as_of": "tomorrow"}, "as_of"),
+        ("journeys", {"steps": "6"}, "steps"),
+        ("journeys", {"of": "goal:Nothing"}, "of"),
+        ("journeys", {"of": "page"}, "of"),
+        ("journeys", {"of": "page:/", "offset": "1"}, "offset"),
+        ("journeys", {"of": "page:/", "direction": HOSTILE}, "direction"),
+        ("journeys", {"direction": "before"}, "direction"),
+        ("retention", {"interval": "hour"}, "interval"),
+        ("retention", {"interval": "day", "period": "12mo"}, "interval"),
+        ("retention", {"person": "email"}, "person"),
     ],
 )
 async def test_a_mistake_is_named(
@@ -112,6 +169,8 @@ async def test_a_mistake_is_named(
     [
         ("funnel", {"steps": f"page:/{HOSTILE},event:{HOSTILE}", "by": f"props:{HOSTILE}"}),
         ("funnel", {"steps": "page:/*'[(\\,event:a,event:$p0", "filters": "page==' OR 1=1 --"}),
+        ("journeys", {"of": f"page:{HOSTILE}"}),
+        ("journeys", {"of": "event:**\\'--", "direction": "before"}),
         ("realtime", {"period": None, "filters": "props:a'\"==' OR 1=1 --|$p0"}),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
@@ -38,6 +38,14 @@ class Keys:
 
 def props(session: Session, answers: Answers, question: PropsQuestion) -> Keys:
     """Return the keys of properties, those of most events first."""
+    found = _page(session, answers, question)
+    if question.offset and not found.rows:
+        first = _page(session, answers, replace(question, offset=0, limit=1))
+        return Keys([], first.total_rows)
+    return found
+
+
+def _page(session: Session, answers: Answers, question: PropsQuestion) -> Keys:
     with chosen(session, answers, question.choice) as found:
         rows = session.rows(
             Sql(f"""

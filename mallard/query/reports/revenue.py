@@ -5,7 +5,7 @@ It is made of sums, so it costs what they do. Money of two currencies is never a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import pyarrow as pa
@@ -81,6 +81,9 @@ def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Re
         tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
     taken = session.take(pa.concat_tables(tables))
     rows = session.rows(_statement(taken, question))
+    if question.offset and not rows:
+        first = session.rows(_statement(taken, replace(question, offset=0, limit=1)))
+        return Revenue([], first[0][-1] if first else 0)
     found = [Income(cut[row[0]] if question.interval else None, *row[1:-1]) for row in rows]
     if question.interval:
         found = _filled(found, cut)
