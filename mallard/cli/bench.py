@@ -30,13 +30,14 @@ SYNC_BYTES = 16 * 1024  # about what a group commit of 20 events writes
 SYNCS = 200
 
 
-def bench(data_root: Path, seconds: float, rounds: int, events: int) -> int:
+def bench(data_root: Path, seconds: float, rounds: int, events: int, site_days: int) -> int:
     """Measure everything, print the table, and return the exit code.
 
     data_root: where the servers' data folders are made, and removed again. seconds: of each
     measurement of a rate. rounds: how often each is repeated. events: in the log at kill -9.
-    The code is 1 when an event was lost or doubled, or an answer was wrong. A target that is
-    missed is shown and is no failure: the machine may be to blame.
+    site_days: stored beside flushes and starts. The code is 1 when an event was lost or doubled,
+    or an answer was wrong. A target that is missed is shown and is no failure: the machine may be
+    to blame.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -47,7 +48,7 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int) -> int:
         setting = Setting(Path(folder), Cores(), seconds, rounds)
         console.print(_machine(setting), markup=False, soft_wrap=True)
         with progress.status("") as status:
-            rows = measure(setting, events, status.update)
+            rows = measure(setting, events, site_days, status.update)
     console.print(table_of(rows))
     console.print(
         f"{seconds:g} s a measurement, {rounds} rounds in turn, medians of pairs (in brackets the "
@@ -57,7 +58,7 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int) -> int:
     return 0 if all(row.sound for row in rows) else 1
 
 
-def measure(setting: Setting, events: int, say: Callable[[str], None]) -> list[Row]:
+def measure(setting: Setting, events: int, site_days: int, say: Callable[[str], None]) -> list[Row]:
     """Return every row, in order. say: is told what is measured next."""
     say("Top rates ...")
     rows, top_rate = rates(setting)
@@ -68,7 +69,7 @@ def measure(setting: Setting, events: int, say: Callable[[str], None]) -> list[R
     say("Starts ...")
     rows += [after_kill(setting, events), first_accepted(setting), *tracker(setting)]
     say("The store ...")
-    return [*rows, *sizes(setting), *growth(setting)]
+    return [*rows, *sizes(setting), *growth(setting, site_days)]
 
 
 def table_of(rows: list[Row]) -> Table:

@@ -267,14 +267,22 @@ def rebuild(config: Path | None, data: str | None) -> None:
     help="How many are in the log at kill -9.",
     metavar="N",
 )
-def bench(data_root: Path, seconds: float, rounds: int, events: int) -> None:
+@click.option(
+    "--site-days",
+    type=click.IntRange(1, 1_000_000),
+    default=1_000,
+    show_default=True,
+    help="How many are stored beside flushes and a start; 10,000 take minutes to make.",
+    metavar="N",
+)
+def bench(data_root: Path, seconds: float, rounds: int, events: int, site_days: int) -> None:
     """Measure ingestion on this machine, as ratios.
 
     About three minutes. Exits with 1 when an event was lost or doubled.
     """
     from mallard.cli import bench as command
 
-    sys.exit(command.bench(data_root, seconds, rounds, events))
+    sys.exit(command.bench(data_root, seconds, rounds, events, site_days))
 
 
 for group in (*manage.GROUPS, *erase.COMMANDS):

@@ -32,16 +32,15 @@ WHAT = [
     "stored bytes an event",
     "its visits",
     "compaction of that site-day",
-    "flush of 1,000 events beside 20 site-days against 5",
+    "flush of 1,000 events beside 20 site-days against 2",
     "start with 20 parts",
 ]
 
 
 def test_a_short_run_measures_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_rows, "DAY_EVENTS", 5_000)
-    monkeypatch.setattr(store_rows, "SITE_DAYS", (5, 10, 20))
     setting = Setting(tmp_path, processes.Cores(), seconds=0.2, rounds=1)
-    rows = bench.measure(setting, events=1500, say=lambda what: None)
+    rows = bench.measure(setting, events=1500, site_days=20, say=lambda what: None)
     for row, what in zip(rows, WHAT, strict=True):
         assert what in row.what
         assert row.value > 0, row

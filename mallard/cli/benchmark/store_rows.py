@@ -28,7 +28,7 @@ DAY = date(2026, 3, 2)
 DAY_EVENTS = 200_000
 OTHERS_BETWEEN = 9  # a tenth of a server's events: positions then have gaps, which cost
 SLICE_EVENTS = 10_000  # of one flush
-SITE_DAYS = (10, 1_000, 10_000)
+FEW_SITE_DAYS = 10
 SITES_MAX = 100
 FLUSH_EVENTS = 1_000
 FLUSH_PAIRS_PER_ROUND = 5
@@ -74,16 +74,17 @@ def sizes(setting: Setting) -> list[Row]:
     ]
 
 
-def growth(setting: Setting) -> list[Row]:
-    """Return the rows of flushes, and of a start, beside ever more site-days."""
-    folders = {count: setting.folder / f"site-days-{count}" for count in SITE_DAYS}
+def growth(setting: Setting, most: int) -> list[Row]:
+    """Return the rows of flushes, and of a start, beside ever more site-days, up to `most`."""
+    counts = sorted({min(FEW_SITE_DAYS, most), max(1, most // 10), most})
+    folders = {count: setting.folder / f"site-days-{count}" for count in counts}
     for count, data in folders.items():
         _fill(data, count)
     stores = {count: _open(data) for count, data in folders.items()}
-    times: dict[int, list[float]] = {count: [] for count in SITE_DAYS}
+    times: dict[int, list[float]] = {count: [] for count in counts}
     today = date.today()
     for number in range(FLUSH_PAIRS_PER_ROUND * setting.rounds):
-        for count in SITE_DAYS[:: 1 if number % 2 else -1]:
+        for count in counts[:: 1 if number % 2 else -1]:
             first = stores[count].snapshot().watermark + 1
             table = _events(first, [today] * FLUSH_EVENTS, 20)
             started = perf_counter()
@@ -91,14 +92,13 @@ def growth(setting: Setting) -> list[Row]:
             times[count].append((perf_counter() - started) * 1000)
     for store in stores.values():
         store.close()
-    most = SITE_DAYS[-1]
-    pairs = Pairs(times[most], times[SITE_DAYS[0]])
+    pairs = Pairs(times[most], times[counts[0]])
     with mallard(folders[most], setting.cores.all) as server:
         answered = first_answer(server)
     shown = ", ".join(f"{count:,}: {median(some):.1f} ms" for count, some in times.items())
     return [
         Row(
-            f"flush of {FLUSH_EVENTS:,} events beside {most:,} site-days against {SITE_DAYS[0]:,}",
+            f"flush of {FLUSH_EVENTS:,} events beside {most:,} site-days against {counts[0]:,}",
             f"{shown} ({pairs.spread})",
             pairs.ratio,
             Target(1.5, " x"),
