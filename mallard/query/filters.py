@@ -48,15 +48,17 @@ class Condition:
         """Whether a value fits, true or false."""
         texts = [each for each in self.values if each is not None]
         unknown = [f"{value} IS NULL"] if None in self.values else []
+        told = [literal(each) for each in texts]
         if not self.case_sensitive and self.operator is not Operator.MATCHES:
-            value, texts = Sql(f"lower({value})"), [each.lower() for each in texts]
+            # Both by the database: Python and it do not agree on what is small for each letter.
+            value, told = Sql(f"lower({value})"), [Sql(f"lower({each})") for each in told]
         if self.operator is Operator.IS:
-            fits = [f"{value} IN ({', '.join(map(literal, texts))})"] if texts else []
+            fits = [f"{value} IN ({', '.join(told)})"] if told else []
         elif self.operator is Operator.CONTAINS:
-            fits = [f"contains({value}, {literal(each)})" for each in texts]
+            fits = [f"contains({value}, {each})" for each in told]
         else:
             options = "" if self.case_sensitive else ", 'i'"
-            fits = [f"regexp_matches({value}, {literal(each)}{options})" for each in texts]
+            fits = [f"regexp_matches({value}, {each}{options})" for each in told]
         return Sql(f"coalesce({' OR '.join([*unknown, *fits]) or 'false'}, false)")
 
 

@@ -40,6 +40,7 @@ from mallard.web.problems import describe, log_failure, problem
 from mallard.web.reports import Answering, Reports
 from mallard.web.sql import Querying, SqlDoor
 from mallard.web.stats import Stats
+from mallard.web.stats_v1 import StatsV1
 from mallard.web.visits import Visits
 
 _PAGE_HEADERS = {
@@ -97,6 +98,7 @@ def create_app(server: Serving) -> Application:
         *Insights(reports).routes(),
         *MoneyReports(reports).routes(),
         *Visits(reports, stats).routes(),
+        *StatsV1(reports).routes(),
         *SqlDoor(server, guard, bodies).routes(),
         *Exports(server, reports).routes(),
         *openapi.routes(tracker),

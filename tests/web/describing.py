@@ -69,6 +69,7 @@ def documented() -> Iterator[Asked]:
     yield from _reports()
     yield from _insights()
     yield from _queries()
+    yield from _version_1()
     yield from _sql()
     yield from _operating()
 
@@ -174,8 +175,24 @@ def _queries() -> Iterator[Asked]:
     yield Asked(200, "POST", path, body={**query, **by, "include": include})
     yield Asked(200, "POST", path, body={**query, **by, "include": comparisons})
     yield Asked(400, "POST", path, body={**query, "metrics": ["visitor"]})
-    yield Asked(422, "POST", path, body={"site_id": SITE})
+    yield Asked(400, "POST", path, body={"site_id": SITE})
     yield Asked(401, "POST", path, body=query, is_stranger=True)
+
+
+def _version_1() -> Iterator[Asked]:
+    given = {"site_id": SITE, "period": "day"}
+    path = "/api/v1/stats"
+    yield Asked(200, "GET", f"{path}/realtime/visitors", {"site_id": SITE})
+    yield Asked(400, "GET", f"{path}/realtime/visitors")
+    yield Asked(401, "GET", f"{path}/realtime/visitors", given, is_stranger=True)
+    more = {"property": "event:goal", "metrics": "visitors,conversion_rate,total_revenue"}
+    for report, extra in (("aggregate", {}), ("timeseries", {}), ("breakdown", more)):
+        asked = {**given, **extra}
+        yield Asked(200, "GET", f"{path}/{report}", asked)
+        yield Asked(400, "GET", f"{path}/{report}", {**asked, "period": "soon"})
+        yield Asked(401, "GET", f"{path}/{report}", asked, is_stranger=True)
+    compared = {**given, "compare": "previous_period", "metrics": "visitors,bounce_rate"}
+    yield Asked(200, "GET", f"{path}/aggregate", compared)
 
 
 def _sql() -> Iterator[Asked]:

@@ -266,8 +266,8 @@ async def test_each_row_beside_the_period_before(site: Running) -> None:
             "metrics": [2, 50],
             "comparison": {
                 "dimensions": ["Direct / None"],
-                "metrics": [0, 0],
-                "change": [100, 100],
+                "metrics": [0, None],
+                "change": [100, None],
             },
         }
     ]

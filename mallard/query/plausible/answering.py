@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mallard.query.answers import Answers
-from mallard.query.dimensions import By
+from mallard.query.dimensions import By, Dimension
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, AnyOf, Filter, check_expressions
 from mallard.query.goals import conversions
@@ -52,6 +52,9 @@ def answer(session: Session, answers: Answers, query: Query, goals: tuple[Any, .
         meta["time_labels"] = [_label(bucket, query) for bucket in table.buckets]
     if query.include.get("total_rows"):
         meta["total_rows"] = table.total_rows
+        if query.offset and not table.rows:
+            start = dataclasses.replace(query, offset=0, limit=1)
+            meta["total_rows"] = _asked(session, answers, start, goals)[0].total_rows
     if query.include.get("imports"):
         meta |= {"imports_included": False, "imports_skip_reason": "no_imported_data"}
     return {"results": [row.document for row in rows], "meta": meta, "query": _echo(query)}
@@ -87,15 +90,16 @@ def _asked(
     if "percentage" in query.metrics:
         only = dataclasses.replace(plain, by=(), interval=None, keep=_with_goals(query))
         found = dataclasses.replace(found, all=_visitors(ask(session, answers, only)))
+    of = dataclasses.replace(plain, keep=query.of)
     if "conversion_rate" in query.metrics:
-        only = dataclasses.replace(plain, by=(), interval=None)
+        only = dataclasses.replace(of, by=(), interval=None)
         found = dataclasses.replace(found, without_goals=_visitors(ask(session, answers, only)))
     if "group_conversion_rate" in query.metrics:
-        groups = ask(session, answers, plain).rows
+        groups = ask(session, answers, of).rows
         found = dataclasses.replace(
             found, of_groups={(row.bucket, row.values): row.metrics[0] for row in groups}
         )
-    if not query.dimensions and not table.rows:
+    if not query.dimensions and not table.rows and not query.offset:
         nothing = tuple(_of_nothing(metric) for metric in asked.metrics)
         table = Table([Row(None, None, (), nothing)], 1, table.buckets)
     return table, found
@@ -150,11 +154,14 @@ class _Rendered:
 def _sql_order(query: Query) -> tuple[tuple[str, bool], ...] | None:
     """Return what the database orders by; None where it cannot.
 
-    Then all rows come, to be ordered here: by money, and by a rate of each group's own visitors.
+    Then all rows come, to be ordered here: by money, by a rate of each group's own visitors, and
+    by what is shown in other words than it is stored.
     """
     order = []
     for name, descending in query.order_by:
-        if name in (*names.REVENUE, "group_conversion_rate"):
+        if name in (*names.REVENUE, "group_conversion_rate", names.COUNTRY_NAME):
+            return None
+        if isinstance(by := names.dimension(name), Dimension) and by.is_compound:
             return None
         if name in names.TIMES:
             order.append(("time", descending))
@@ -165,7 +172,6 @@ def _sql_order(query: Query) -> tuple[tuple[str, bool], ...] | None:
             metric = names.METRICS[name] or Metric.VISITORS
             order.append((metric.value, descending))
         else:
-            by = names.dimension(name)
             assert by is not None
             order.append((str(by.value), descending))
     return tuple(order)
@@ -209,7 +215,7 @@ def _percent(part: int, whole: int, digits: int) -> float | None:
 
 
 def _values(query: Query, row: Row) -> list[str | None]:
-    values = iter(zip(query.by, row.values, strict=True))
+    values = dict(zip(query.by, row.values, strict=True))
     shown: list[str | None] = []
     for name in query.dimensions:
         if name == names.GOAL:
@@ -218,8 +224,9 @@ def _values(query: Query, row: Row) -> list[str | None]:
             assert row.bucket is not None
             shown.append(_label(row.bucket, query))
         else:
-            by, value = next(values)
-            shown.append(_value(name, by, value))
+            by = names.dimension(name)
+            assert by is not None
+            shown.append(_value(name, by, values[by]))
     return shown
 
 
@@ -231,7 +238,10 @@ def _value(name: str, by: By, value: str | None) -> str:
 
 def _label(bucket: Bucket, query: Query) -> str:
     if query.interval is Interval.HOUR:
-        return bucket.label.astimezone(query.period.zone).strftime("%Y-%m-%d %H:%M:%S")
+        local = bucket.label.astimezone(query.period.zone)
+        label = local.isoformat(" ", "seconds")
+        # Where a day has an hour twice, its second time says which it is.
+        return label if local.fold else label[:19]
     day = bucket.label.date()
     if query.interval is Interval.WEEK:
         day = max(day, query.period.first_day)
@@ -257,13 +267,28 @@ def _compare(
     }
     place = _places(cut)
     for row in rows:
-        found = theirs.get((place[row.row.bucket], row.row.goal, row.row.values))
-        before = found.metrics if found else [_zero(each) for each in row.metrics]
+        number = place[row.row.bucket]
+        found = theirs.get((number, row.row.goal, row.row.values))
+        before = found.metrics if found else [_nothing(name) for name in query.metrics]
+        told = zip(query.metrics, before, row.metrics, strict=True)
         row.document["comparison"] = {
-            "dimensions": found.dimensions if found else row.dimensions,
+            "dimensions": _compared(other, row.row, number, table.buckets),
             "metrics": before,
-            "change": [_change(old, new) for old, new in zip(before, row.metrics, strict=True)],
+            "change": [_change(*each) for each in told],
         }
+
+
+def _compared(other: Query, row: Row, number: int | None, cut: list[Bucket]) -> list[str | None]:
+    """Return a row's dimensions in the period it is compared with; null for a time it lacks."""
+    if number is None:
+        return _values(other, row)
+    if number < len(cut):
+        return _values(other, dataclasses.replace(row, bucket=cut[number]))
+    shown = _values(other, row)
+    return [
+        None if name in names.TIMES else value
+        for name, value in zip(other.dimensions, shown, strict=True)
+    ]
 
 
 def _places(cut: list[Bucket]) -> dict[Bucket | None, int | None]:
@@ -272,15 +297,18 @@ def _places(cut: list[Bucket]) -> dict[Bucket | None, int | None]:
     return places
 
 
-def _zero(value: Any) -> Any:
-    return 0 if isinstance(value, int) else None
+def _nothing(name: str) -> int | None:
+    return 0 if name in names.COUNTS else None
 
 
-def _change(old: Any, new: Any) -> int | None:
-    """Return the change in whole percent of the old number."""
+def _change(name: str, old: Any, new: Any) -> float | None:
+    """Return the change in whole percent of the old number; of a percentage itself in points."""
     old, new = (each["value"] if isinstance(each, dict) else each for each in (old, new))
     if old is None or new is None:
         return None
+    if name in names.IN_POINTS:
+        points: float = round(new - old, 2)
+        return points
     return round(100 * (new - old) / old) if old else (100 if new else 0)
 
 

@@ -36,17 +36,26 @@ def full_name(name: str) -> str:
 
 def read_compact(text: str) -> list[Any]:
     """Return the filters of one line in the form of Stats API v2; raises InvalidInput."""
+    return [_read(each) for each in conditions(text)]
+
+
+def conditions(text: str) -> list[str]:
+    """Return the conditions of a line as they are written; raises InvalidInput."""
     if len(text) > LENGTH_MAX:
         raise InvalidInput("filters is too long.", field="filters", rule=f"{LENGTH_MAX} characters")
-    return [_read(each) for each in split(text, ";") if each]
+    return [each for each in split(text, ";") if each]
 
 
-def _read(text: str) -> list[Any]:
+def condition(text: str) -> tuple[str, str, list[str]]:
+    """Return a dimension's full name, an operator of v2, and the values as they are written."""
     found = _CONDITION.fullmatch(text)
     if not found:
         raise InvalidInput(f"{text!r} is no condition.", field="filters", rule=RULE)
-    name, operator = full_name(plain(found[1])), _OPERATORS[found[2]]
-    values = split(found[3], "|")
+    return full_name(plain(found[1])), _OPERATORS[found[2]], split(found[3], "|")
+
+
+def _read(text: str) -> list[Any]:
+    name, operator, values = condition(text)
     pages = ("event:page", "visit:entry_page", "visit:exit_page")
     if name in pages and operator in {"is", "is_not"} and any("*" in _bare(v) for v in values):
         expressions = [page_expression(plain(value)) for value in values]

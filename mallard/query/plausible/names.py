@@ -68,7 +68,10 @@ METRICS: dict[str, Metric | None] = {
     "conversion_rate": None,
     "group_conversion_rate": None,
 }
+COUNTS = ("visitors", "visits", "pageviews", "events")
 REVENUE = ("total_revenue", "average_revenue")
+# Percentages whose change is told in points.
+IN_POINTS = ("bounce_rate", "exit_rate", "conversion_rate", "group_conversion_rate")
 OF_A_PAGE = ("scroll_depth", "time_on_page", "exit_rate")
 OF_A_GOAL = ("conversion_rate", "group_conversion_rate")
 

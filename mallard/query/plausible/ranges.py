@@ -36,7 +36,7 @@ def read_range(value: object, zone: ZoneInfo, now: datetime, first_day: date | N
         return Period(end - timedelta(hours=24), end, zone)
     days = _named(value, today, first_day)
     if days is None:
-        raise InvalidInput("is no range of dates", field="date_range", rule=RULE)
+        raise _no_range(value)
     return Period.of_days(*days, zone)
 
 
@@ -45,7 +45,7 @@ def _named(value: object, today: date, first_day: date | None) -> tuple[date, da
         return None
     named = {
         "day": (today, today),
-        "month": (today.replace(day=1), _month_end(today)),
+        "month": (today.replace(day=1), month_end(today)),
         "year": (today.replace(month=1, day=1), today.replace(month=12, day=31)),
         "all": (min(first_day or today, today), today),
     }
@@ -56,7 +56,7 @@ def _named(value: object, today: date, first_day: date | None) -> tuple[date, da
         return max(today - int(found[1]) * _DAY, _EARLIEST), today - _DAY
     if (found := _MONTHS.fullmatch(value)) and int(found[1]):
         last = today.replace(day=1) - _DAY
-        return max(_months_before(today.replace(day=1), int(found[1])), _EARLIEST), last
+        return max(months_before(today.replace(day=1), int(found[1])), _EARLIEST), last
     return None
 
 
@@ -75,12 +75,22 @@ def _read_pair(value: list[object], zone: ZoneInfo) -> Period:
                 until = end.astimezone(UTC) + timedelta(seconds=1)
                 if start.astimezone(UTC) < until:
                     return Period(start.astimezone(UTC), until, zone)
-    raise InvalidInput("is no range of dates", field="date_range", rule=RULE)
+    raise _no_range(value)
+
+
+def _no_range(value: object) -> InvalidInput:
+    shown = repr(value)
+    shown = shown if len(shown) <= 200 else shown[:200] + "..."
+    return InvalidInput(f"date_range {shown} is no range of dates.", field="date_range", rule=RULE)
 
 
 def _of_days(first: date, last: date, zone: ZoneInfo) -> Period:
     if not _EARLIEST < first <= last <= _LATEST:
-        raise InvalidInput("does not end after it starts", field="date_range", rule=RULE)
+        raise InvalidInput(
+            f"date_range {first} to {last} does not end after it starts.",
+            field="date_range",
+            rule=RULE,
+        )
     return Period.of_days(first, last, zone)
 
 
@@ -108,11 +118,12 @@ def before(period: Period) -> Period:
 def a_year_before(period: Period) -> Period:
     """Return the same days of the year before; of 29 February the 28th."""
     return Period.of_days(
-        _months_before(period.first_day, 12), _months_before(period.last_day, 12), period.zone
+        months_before(period.first_day, 12), months_before(period.last_day, 12), period.zone
     )
 
 
-def _months_before(day: date, months: int) -> date:
+def months_before(day: date, months: int) -> date:
+    """Return the day so many months earlier, or the last of its month where that is shorter."""
     number = day.year * 12 + day.month - 1 - months
     year, month = number // 12, number % 12 + 1
     if year < 1:
@@ -120,5 +131,6 @@ def _months_before(day: date, months: int) -> date:
     return date(year, month, min(day.day, monthrange(year, month)[1]))
 
 
-def _month_end(day: date) -> date:
+def month_end(day: date) -> date:
+    """Return the last day of a day's month."""
     return day.replace(day=monthrange(day.year, day.month)[1])

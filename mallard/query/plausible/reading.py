@@ -11,12 +11,12 @@ from datetime import date, datetime, timedelta
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
-from mallard.errors import InvalidInput, MissingInput
-from mallard.query.dimensions import By
+from mallard.errors import InvalidInput
+from mallard.query.dimensions import By, Dimension
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
 from mallard.query.goals import conversions
 from mallard.query.period import Interval, Period, micros
-from mallard.query.plausible import names, ranges
+from mallard.query.plausible import names, ranges, words
 from mallard.query.plausible.ranges import fitting_interval, read_range
 from mallard.site import Goal, Segment
 
@@ -62,7 +62,8 @@ class Query:
     """A query that can be answered. interval: of its time dimension; None without one.
 
     keep: its filters but for those on goals, which are in `goals`: the conversions of one of
-    them, or None where no filter asks for any. filters, order_by, include: as they were sent.
+    them, or None where no filter asks for any. of: the filters whose visitors conversions are
+    rates of, which are `keep` without those on properties. filters, order_by, include: as sent.
     """
 
     site_id: str
@@ -71,6 +72,7 @@ class Query:
     period: Period
     interval: Interval | None
     keep: Filter | None
+    of: Filter | None
     goals: tuple[Goal, ...] | None
     filters: list[Any]
     order_by: tuple[tuple[str, bool], ...]
@@ -84,7 +86,7 @@ class Query:
     def by(self) -> tuple[By, ...]:
         """Its dimensions but for goals and times."""
         found = [names.dimension(name) for name in self.dimensions]
-        return tuple(each for each in found if each is not None)
+        return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
 def read_query(document: object, context: Context) -> Query:
@@ -96,7 +98,7 @@ def read_query(document: object, context: Context) -> Query:
             _refuse(str(key), "is nothing that a query has", "one of " + ", ".join(KEYS))
     for key in KEYS[:3]:
         if key not in document:
-            raise MissingInput(f"The query lacks {key!r}.", field=key)
+            _refuse(key, "is missing", "a query has " + ", ".join(KEYS[:3]))
     metrics = _metrics(document["metrics"])
     dimensions = _dimensions(document.get("dimensions", []))
     include = _include(document.get("include", {}), dimensions)
@@ -114,6 +116,7 @@ def read_query(document: object, context: Context) -> Query:
         period,
         _interval(dimensions, period),
         keep,
+        reader.of,
         goals,
         document.get("filters", []),
         _order(document.get("order_by"), metrics, dimensions),
@@ -135,18 +138,23 @@ def read_filters(filters: object, context: Context) -> Filter | None:
 
 
 class _FilterReader:
-    """Reads one list of filters, and notes which dimensions are in it."""
+    """Reads one list of filters, and notes which dimensions are in it.
+
+    of: once it is read, what it keeps but for filters at the top on goals and on properties.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._count = 0
         self.dimensions: set[str] = set()
+        self.of: Filter | None = None
 
     def read(self, filters: object) -> tuple[Filter | None, tuple[Goal, ...] | None]:
         """Return what to keep, and the goals that filters at the top ask the conversions of."""
         if not isinstance(filters, list):
             _refuse_filter(filters, "filters are a list")
         kept: list[Filter] = []
+        of: list[Filter] = []
         goals: tuple[Goal, ...] | None = None
         for each in filters:
             if isinstance(each, list) and each[:2] == ["is", names.GOAL] and goals is None:
@@ -155,6 +163,9 @@ class _FilterReader:
                 goals = self._goals(each, contains=True)
             else:
                 kept.append(self._filter(each, 0))
+                if not _is_on_a_property(each):
+                    of.append(kept[-1])
+        self.of = AllOf(tuple(of)) if of else None
         return (AllOf(tuple(kept)) if kept else None), goals
 
     def _filter(self, value: object, depth: int) -> Filter:
@@ -199,9 +210,12 @@ class _FilterReader:
             _refuse_filter(value, f"{name!r} cannot be filtered by: {why}")
         self.dimensions.add(name)
         clauses = self._clauses(value)
-        known = tuple(None if each == names.missing(by) else each for each in clauses)
+        # Plausible keeps "" where a value is missing, and shows a word of its own.
+        known = tuple(None if each in ("", names.missing(by)) else each for each in clauses)
         texts = known if operator is Operator.IS else clauses
         condition = Condition(by, operator, texts, self._is_case_sensitive(value))
+        if name == names.COUNTRY_NAME:
+            condition = _of_country(condition)
         return Not(condition) if negated else condition
 
     def _clauses(self, value: list[Any]) -> tuple[str, ...]:
@@ -254,6 +268,22 @@ class _FilterReader:
         return AnyOf(tuple(found))
 
 
+def _is_on_a_property(value: list[Any]) -> bool:
+    return isinstance(value[1], str) and value[1].startswith(names.PROPERTY_PREFIX)
+
+
+def _of_country(named: Condition) -> Condition:
+    """Return a condition on names of countries as one on their codes, which are what is stored."""
+    texts = [each for each in named.values if each is not None]
+    if named.operator is Operator.MATCHES:
+        found = words.countries_that_match(texts, case_sensitive=named.case_sensitive)
+    else:
+        whole = named.operator is Operator.IS
+        found = words.countries_named(texts, whole=whole, case_sensitive=named.case_sensitive)
+    unknown = (None,) if None in named.values else ()
+    return Condition(Dimension.COUNTRY, Operator.IS, (*unknown, *found))
+
+
 def _metrics(value: object) -> tuple[str, ...]:
     rule = "a list of some of " + ", ".join(names.METRICS)
     if not isinstance(value, list) or not value:
@@ -274,7 +304,7 @@ def _dimensions(value: object) -> tuple[str, ...]:
         if not known and (not isinstance(each, str) or names.dimension(each) is None):
             listed = ", ".join([*names.DIMENSIONS, names.GOAL, "event:props:<key>", *names.TIMES])
             _refuse("dimensions", f"has an unknown dimension, {each!r}", f"some of {listed}")
-    if len({names.dimension(each) or each for each in value}) != len(value):
+    if len(set(value)) != len(value):
         _refuse("dimensions", "has a dimension twice", "each dimension once")
     if sum(each in names.TIMES for each in value) > 1:
         _refuse("dimensions", "has two times", "one time dimension")

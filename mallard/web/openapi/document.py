@@ -11,7 +11,15 @@ from importlib.metadata import version
 
 from mallard.accounts.access import TOKEN_PREFIX
 from mallard.config import TrackerConfig
-from mallard.web.openapi import collecting, insights, managing, operating, querying, statistics
+from mallard.web.openapi import (
+    collecting,
+    insights,
+    managing,
+    operating,
+    querying,
+    statistics,
+    version_1,
+)
 from mallard.web.openapi.operations import KEY, Area, error_responses, error_schemas
 from mallard.web.openapi.schemas import Json
 
@@ -31,7 +39,11 @@ def document(config: TrackerConfig) -> Json:
     areas = [
         collecting.area(config),
         statistics.area(),
+        version_1.area(),
         insights.area(),
+        money.area(),
+        visits.area(),
+        version_1.area(),
         querying.area(),
         managing.area(),
         operating.area(config),

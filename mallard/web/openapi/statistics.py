@@ -7,7 +7,17 @@ from mallard.query.plausible import names
 from mallard.web import stats
 from mallard.web.openapi import asking
 from mallard.web.openapi.operations import Area, answer, body, in_path, operation, query, shared
-from mallard.web.openapi.schemas import Json, all_optional, fields, items, or_null, ref, text, whole
+from mallard.web.openapi.schemas import (
+    Json,
+    all_optional,
+    fields,
+    items,
+    number,
+    or_null,
+    ref,
+    text,
+    whole,
+)
 
 _FAILED = (422, 504)
 _SHARED = ("site_id", "period", "from", "to", "filters", "compare", "as_of", "format")
@@ -31,14 +41,14 @@ def area() -> Area:
                 )
             ],
         ),
-        "/api/stats/breakdown/{dimension}": _list(
+        "/api/stats/breakdown/{dimension}": listed(
             "breakdown",
             "A row for each value of a dimension",
             stats.BREAKDOWN,
-            parameters=[in_path("dimension", asking.short_dimensions(goals=True))],
+            parameters=[in_path("dimension", asking.short_dimensions())],
             errors=(404,),  # a name in several lines is no path
         ),
-        "/api/stats/goals": _list("goals", "The conversions of each goal", stats.GOALS),
+        "/api/stats/goals": listed("goals", "The conversions of each goal", stats.GOALS),
     }
     schemas = {**asking.schemas(), **_schemas()}
     return Area("statistics", "Reports of numbers.", paths, schemas, asking.parameters())
@@ -60,13 +70,14 @@ def _plausible() -> Json:
     )
 
 
-def _list(
+def listed(
     name: str,
     summary: str,
     metrics: tuple[str, ...],
     parameters: list[Json] | None = None,
     errors: tuple[int, ...] = (),
 ) -> Json:
+    """Return a report with a row for each value of a dimension."""
     order = text("A metric, or the dimension; after `-` from large to small.")
     paged = [shared("limit"), shared("offset"), query("order", order)]
     return _report(
@@ -123,7 +134,9 @@ def _report(
 
 def _schemas() -> dict[str, Json]:
     value = {"anyOf": [{"type": "number"}, {"type": "null"}, ref("Money")]}
-    percent = or_null(whole("Percent of the number compared with."))
+    percent = or_null(
+        number("Percent of the number compared with; of a percentage itself, points.")
+    )
     compared = {
         "dimensions": items(text()),
         "metrics": items(value),
