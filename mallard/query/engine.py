@@ -154,6 +154,8 @@ class Engine:
         if self._threads:
             return
         config = self._config
+        # DuckDB makes the last folder of a path, and no others.
+        self._spill.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._database = duckdb.connect(
             config={
                 **_SETTINGS,

@@ -61,6 +61,15 @@ def test_a_query_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
     made.close()
 
 
+def test_what_does_not_fit_in_memory_spills_into_a_new_data_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    made = engine(data, memory_bytes=64 * 1024 * 1024)
+    wide = Sql("SELECT count(*) FROM (SELECT DISTINCT md5(range::VARCHAR) FROM range(2_000_000))")
+    assert made.submit(lambda session: session.rows(wide)).result(60) == [(2_000_000,)]
+    made.close()
+    assert not (data / "tmp" / "query").exists()
+
+
 def test_the_same_question_while_it_is_under_way_is_asked_once(one: Engine) -> None:
     begun, go_on = threading.Event(), threading.Event()
     asked: list[int] = []
