@@ -32,7 +32,7 @@ from mallard.web.stats import Row
 _WINDOW = re.compile(r"([1-9]\d{0,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WITHIN = {each.value: each for each in Within}
-_COHORTS = (Interval.DAY, Interval.WEEK, Interval.MONTH)
+COHORTS = (Interval.DAY, Interval.WEEK, Interval.MONTH)
 _STEPS = 3
 _TOP = 10
 _TOP_MAX = 1_000
@@ -133,7 +133,7 @@ class Insights:
                 field="person",
                 rule="user_id or anonymous_id, for those who send them",
             )
-        interval = Interval(word(given, "interval", _COHORTS, Interval.WEEK))
+        interval = Interval(word(given, "interval", COHORTS, Interval.WEEK))
         person = Person(word(given, "person", tuple(Person), Person.USER))
         context = asked.context
         question = RetentionQuestion(

@@ -152,17 +152,30 @@ def _reports() -> Iterator[Asked]:
 
 def _insights() -> Iterator[Asked]:
     given = {**ALL, "site_id": SITE}
-    csv = {"format": "csv"}
-    realtime, funnel = "/api/stats/realtime", "/api/stats/funnel"
-    yield Asked(200, "GET", realtime, {"site_id": SITE})
-    yield Asked(200, "GET", realtime, {"site_id": SITE, **csv})
-    yield Asked(400, "GET", realtime, given)
-    yield Asked(400, "GET", realtime, {"site_id": ""})
-    steps = {**given, "steps": "page:/,goal:Signup"}
-    yield Asked(200, "GET", funnel, steps)
-    yield Asked(200, "GET", funnel, {**steps, "by": "source", "window": "1h"})
-    yield Asked(200, "GET", funnel, {**steps, "within": "user", **csv})
-    yield Asked(400, "GET", funnel, given)
+    yield Asked(200, "GET", "/api/stats/realtime", {"site_id": SITE})
+    yield Asked(400, "GET", "/api/stats/realtime", given)
+    yield Asked(400, "GET", "/api/stats/realtime", {"site_id": ""})
+    steps = {"steps": "page:/,goal:Signup"}
+    reports: list[tuple[str, list[dict[str, str]]]] = [
+        ("funnel", [steps, {**steps, "by": "source", "window": "1h"}, {**steps, "within": "user"}]),
+        ("journeys", [{}, {"of": "page:/"}, {"of": "page:/pricing", "direction": "before"}]),
+        ("retention", [{}, {"interval": "day", "person": "anonymous_id"}]),
+        ("revenue", [{}, {"by": "goal"}, {"by": "page"}, {"interval": "day"}]),
+        ("attribution", [{"goal": "PurchaseUSD"}, {"goal": "Signup", "within": "user"}]),
+        ("sessions", [{}, {"limit": "1"}]),
+        ("props", [{}]),
+        ("props/plan", [{}, {"order": "-visitors"}]),
+    ]
+    for path, variants in reports:
+        for more in variants:
+            for form in ("json", "csv"):
+                found = {**given, **more, "format": form}
+                yield Asked(200, "GET", f"/api/stats/{path}", found)
+        yield Asked(400, "GET", f"/api/stats/{path}", {**given, "period": "soon"})
+        yield Asked(401, "GET", f"/api/stats/{path}", given, is_stranger=True)
+    one = "/api/stats/sessions/2024-09-16-0000000000000001-1"
+    yield Asked(200, "GET", one, {"site_id": SITE})
+    yield Asked(404, "GET", "/api/stats/sessions/none", {"site_id": SITE})
 
 
 def _queries() -> Iterator[Asked]:

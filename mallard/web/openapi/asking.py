@@ -26,7 +26,7 @@ from mallard.web.openapi.schemas import (
     word,
 )
 from mallard.web.parameters import FORMATS
-from mallard.web.stats import COMPARISONS, COUNTS, ROWS
+from mallard.web.stats import COMPARISONS, ROWS
 
 _RANGE = r"^(day|24h|month|year|all|0*[1-9][0-9]{0,2}d|0*[1-9][0-9]?mo)$"
 _KEY = rf"[\s\S]{{1,{names.PROPERTY_LENGTH_MAX}}}$"
@@ -38,7 +38,7 @@ _AS_OF = text("What was known at a time in the past.", format="date-time")
 
 def metric(name: str) -> Json:
     """Return the schema of a metric's value."""
-    if name in COUNTS:
+    if name in names.COUNTS:
         return whole(minimum=0)
     return or_null(ref("Money") if name in names.REVENUE else number())
 
@@ -48,10 +48,16 @@ def dimensions() -> list[str]:
     return [*names.DIMENSIONS, names.GOAL, *names.TIMES]
 
 
-def short_dimensions(*, goals: bool) -> Json:
+def dimension() -> Json:
+    """Return the schema of the full name of a dimension that is no time."""
+    return {"anyOf": [word([*names.DIMENSIONS, names.GOAL]), _property()]}
+
+
+def short_dimensions(*, goals: bool = True, times: bool = True) -> Json:
     """Return the schema of a dimension's name, with or without `event:` and `visit:`."""
-    full = [*names.DIMENSIONS, *([names.GOAL] if goals else ()), *names.TIMES]
-    short = [each.partition(":")[2] for each in full if each not in names.TIMES]
+    lasting = [*names.DIMENSIONS, *([names.GOAL] if goals else ())]
+    full = [*lasting, *(names.TIMES if times else ())]
+    short = [each.partition(":")[2] for each in lasting]
     known = [each for each in short if full_name(each) != each]
     keys = text("A property of events.", pattern=rf"^(event:)?props:{_KEY}")
     return {"anyOf": [word([*full, *dict.fromkeys(known)]), keys]}

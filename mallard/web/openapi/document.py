@@ -15,10 +15,12 @@ from mallard.web.openapi import (
     collecting,
     insights,
     managing,
+    money,
     operating,
     querying,
     statistics,
     version_1,
+    visits,
 )
 from mallard.web.openapi.operations import KEY, Area, error_responses, error_schemas
 from mallard.web.openapi.schemas import Json
@@ -43,7 +45,6 @@ def document(config: TrackerConfig) -> Json:
         insights.area(),
         money.area(),
         visits.area(),
-        version_1.area(),
         querying.area(),
         managing.area(),
         operating.area(config),

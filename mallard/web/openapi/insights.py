@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mallard.accounts.access import Scope
 from mallard.query.reports.funnel import STEPS_MAX, Within
+from mallard.query.reports.journeys import STEPS_MAX as JOURNEY_STEPS_MAX
+from mallard.query.reports.journeys import Direction
+from mallard.query.reports.retention import Person
 from mallard.query.reports.steps import RULE as STEPS
-from mallard.web.insight import PAGED
+from mallard.web.insight import PAGED, SHARED
+from mallard.web.insights import COHORTS
 from mallard.web.openapi import asking
 from mallard.web.openapi.operations import Area, answer, operation, query, shared
-from mallard.web.openapi.schemas import Json, fields, items, number, or_null, text, whole, word
+from mallard.web.openapi.schemas import (
+    Json,
+    fields,
+    items,
+    number,
+    or_null,
+    text,
+    whole,
+    word,
+)
 
-_ERRORS = (400, 422, 504)
-_COUNT = whole(minimum=0)
-_PERCENT = or_null(number("Percent.", minimum=0, maximum=100))
-_LOCAL = text("In the site's time zone.", format="date-time")
+ERRORS = (400, 422, 504)
+COUNT = whole(minimum=0)
+PERCENT = or_null(number("Percent.", minimum=0, maximum=100))
+LOCAL = text("In the site's time zone.", format="date-time")
 
 
 def area() -> Area:
@@ -21,20 +36,22 @@ def area() -> Area:
     paths = {
         "/api/stats/realtime": _realtime(),
         "/api/stats/funnel": _funnel(),
+        "/api/stats/journeys": _journeys(),
+        "/api/stats/retention": _retention(),
     }
     return Area("insights", "Reports of single events and visits.", paths)
 
 
 def _realtime() -> Json:
     top = query("limit", whole(minimum=1, maximum=1_000, default=10))
-    values = items(fields({"value": text(), "visitors": _COUNT}))
-    minute = {"time": _LOCAL, "visitors": _COUNT, "pageviews": _COUNT}
-    return _report(
+    values = items(fields({"value": text(), "visitors": COUNT}))
+    minute = {"time": LOCAL, "visitors": COUNT, "pageviews": COUNT}
+    return report(
         "realtime",
         "Who is there now",
         [shared("site_id"), shared("filters"), top, shared("format")],
-        minute,
-        {"visitors": _COUNT, "pages": values, "sources": values, "countries": values},
+        fields(minute),
+        {"visitors": COUNT, "pages": values, "sources": values, "countries": values},
     )
 
 
@@ -46,14 +63,14 @@ def _funnel() -> Json:
         "value": text("Of the dimension `by`, at the first step."),
         "step": whole(minimum=1),
         "label": text(),
-        "visitors": _COUNT,
-        "users": _COUNT,
-        "visits": _COUNT,
-        "conversion_rate": _PERCENT,
-        "step_conversion_rate": _PERCENT,
-        "drop_off": or_null(_COUNT),
+        "visitors": COUNT,
+        "users": COUNT,
+        "visits": COUNT,
+        "conversion_rate": PERCENT,
+        "step_conversion_rate": PERCENT,
+        "drop_off": or_null(COUNT),
     }
-    return _report(
+    return report(
         "funnel",
         "How many took steps in their order",
         [
@@ -61,29 +78,71 @@ def _funnel() -> Json:
             query("steps", steps, required=True),
             query("window", window),
             query("within", within),
-            query("by", asking.short_dimensions(goals=False)),
+            query("by", asking.short_dimensions(goals=False, times=False)),
         ],
-        row,
+        fields(row, optional=("value", "visitors", "users", "visits")),
         {"within": within, "window": or_null(window)},
-        optional=("value", "visitors", "users", "visits"),
     )
 
 
-def _report(
+def _journeys() -> Json:
+    step = text(f"Where the ways begin or end: one of {STEPS}.", minLength=1)
+    direction = word(Direction, "With `of`.", default=Direction.AFTER)
+    steps = whole("How far.", minimum=1, maximum=JOURNEY_STEPS_MAX, default=3)
+    counts = {"visits": COUNT, "visitors": COUNT, "share": PERCENT}
+    path = fields({"path": items(text()), **counts})
+    way = {"step": whole(minimum=1), "from": or_null(text()), "to": or_null(text()), **counts}
+    return report(
+        "journeys",
+        "Where visits go from a place or come from; without one, the paths they begin with",
+        [
+            *map(shared, PAGED),
+            query("of", step),
+            query("direction", direction),
+            query("steps", steps),
+        ],
+        {"anyOf": [path, fields(way)]},
+        {"of": text(), "direction": direction},
+        optional=("of", "direction"),
+    )
+
+
+def _retention() -> Json:
+    interval = word(COHORTS, default="week")
+    person = word(
+        Person, "What names people; visitors are one for a day only.", default=Person.USER
+    )
+    row = {
+        "cohort": text("Its first day.", format="date"),
+        "people": or_null(COUNT),
+        "retained": items(or_null(COUNT), "Of each interval since; null: not begun."),
+        "rates": items(PERCENT),
+    }
+    return report(
+        "retention",
+        "How many of a cohort come back",
+        [*map(shared, SHARED), query("interval", interval), query("person", person)],
+        fields(row),
+        {"person": person, "interval": interval, "note": text()},
+        optional=["note"],
+    )
+
+
+def report(
     name: str,
     summary: str,
     parameters: list[Json],
     row: Json,
     more: Json,
-    optional: tuple[str, ...] = (),
+    *,
+    optional: Iterable[str] = (),
+    scope: Scope = Scope.STATS,
 ) -> Json:
-    """Return a report. row: the columns of its rows. more: what else its JSON has."""
-    head = {"site_id": text(), "from": _LOCAL, "to": _LOCAL}
-    rows = items(fields(row, optional=optional))
-    found = answer("The rows.", fields({**head, **more, "rows": rows}))
+    """Return a report. row: the schema of its rows. more: what else its JSON has."""
+    head = {"site_id": text(), "from": LOCAL, "to": LOCAL, **more}
+    found = answer("The rows.", fields({**head, "rows": items(row)}, optional=optional))
     found["content"]["text/csv"] = {"schema": text("The rows (RFC 4180).")}
+    told = {200: found}
     return {
-        "get": operation(
-            name, summary, {200: found}, scope=Scope.STATS, parameters=parameters, errors=_ERRORS
-        )
+        "get": operation(name, summary, told, scope=scope, parameters=parameters, errors=ERRORS)
     }
