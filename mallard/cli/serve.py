@@ -43,6 +43,7 @@ def serve(path: Path | None, flags: Mapping[str, str | None]) -> None:
     loaded = settings.load(path, os.environ, flags)
     config = loaded.config
     logs.set_up(config.log)
+    os.umask(0o077)  # DuckDB makes folders of its own for what does not fit in memory
     # uvicorn hands the signal back once it has stopped gracefully; that is a good end, not a kill.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)

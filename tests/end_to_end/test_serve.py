@@ -133,3 +133,17 @@ def test_the_log_is_structured_and_holds_nothing_of_a_visitor(tmp_path: Path, fo
     for private in ("in-a-query", "Firefox", "python-httpx"):
         assert private not in server.logs
     assert not [line for line in logged if "127.0.0.1" in line]
+
+
+def test_whoever_is_not_its_owner_reads_nothing_of_the_folder(server: RunningServer) -> None:
+    send(server, "pageview")
+    sql = {"sql": "SELECT count(*) FROM events", "site_id": "example.com", "format": "csv"}
+    assert httpx.post(f"{server.url}/api/sql", json=sql).is_success
+    report = {"site_id": "example.com", "period": "day"}
+    assert httpx.get(f"{server.url}/api/stats/summary", params=report).is_success
+    assert httpx.get(f"{server.url}/api/export", params={"site_id": "example.com"}).is_success
+    server.shell("FROM events")
+    server.terminate()
+    found = [server.data, *server.data.rglob("*")]
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+    assert {"lock", "mallard.db", "recent", "tmp"} <= {path.name for path in found}
