@@ -43,11 +43,17 @@ class Files:
 
     def tree(self, folder: Path) -> list[str]:
         """Return every file below a folder, relative to it with "/" between; sorted."""
-        found = [
-            (Path(root) / name).relative_to(folder).as_posix()
-            for root, _, names in os.walk(folder)
-            for name in names
-        ]
+        found: list[str] = []
+        folders = [""]
+        while folders:
+            inner = folders.pop()
+            # One that is gone, or never was, has none.
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{folder}/{inner}") as entries:
+                for entry in entries:
+                    if not entry.is_dir():
+                        found.append(inner + entry.name)
+                    elif not entry.is_symlink():
+                        folders.append(f"{inner}{entry.name}/")
         return sorted(found)
 
     def remove_empty_folder(self, folder: Path) -> None:
@@ -65,9 +71,9 @@ class Files:
             while content := file.read(CHUNK_BYTES):
                 yield content
 
-    def size(self, path: Path) -> int:
+    def size(self, path: Path | str) -> int:
         """Return a file's size in bytes."""
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - see Folder.problem
 
     def create(self, path: Path, mode: int = 0o600) -> int:
         """Create an empty file, or empty an existing one, and return a descriptor to append by."""

@@ -57,7 +57,7 @@ class FaultyFiles(Files):
     def chunks(self, path: Path) -> Iterator[bytes]:
         return self._step("chunks", lambda: super(FaultyFiles, self).chunks(path))
 
-    def size(self, path: Path) -> int:
+    def size(self, path: Path | str) -> int:
         return self._step("size", lambda: super(FaultyFiles, self).size(path))
 
     def make_folder(self, path: Path) -> None:

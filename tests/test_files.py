@@ -150,3 +150,16 @@ def test_a_file_that_is_set_aside_never_replaces_one_that_was_before(tmp_path: P
     kept = {path.name: path.read_bytes() for path in (tmp_path / "quarantine").iterdir()}
     assert kept == {"a": b"1", "a.2": b"2", "a.3": b"3"}
     assert not (tmp_path / "a").exists()
+
+
+def test_a_tree_is_every_file_by_its_path_and_no_linked_folder(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for path in ("b", "a/c", "a/empty/deep/d"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    elsewhere.mkdir()
+    (elsewhere / "e").touch()
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "file").symlink_to(elsewhere / "e")
+    assert Files().tree(folder) == ["a/c", "a/empty/deep/d", "b", "file"]
+    assert Files().tree(tmp_path / "missing") == []

@@ -101,6 +101,7 @@ class _Uvicorn(uvicorn.Server):
         gc.collect()
         gc.freeze()  # what a server is made of stays: no need to search it again and again
         gc.set_threshold(*GC_THRESHOLDS)
+        gc.enable()
         print(banner(self._mallard.config, self._listener.getsockname()[1]), flush=True)
         _log.info("started, process %d", os.getpid())
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Retired, Snapshot
-from mallard.store.tables import TABLE_OF, TABLES, days_of, file_of, rule_of, stored
+from mallard.store.tables import NAMES, TABLE_OF, TABLES, days_of, file_of, rule_of, stored
 
 FORMAT = 2
 BUSY_SECONDS = 30.0
@@ -296,7 +296,7 @@ class Manifest:
         return [(file_of(kind, row), row) for row in rows]
 
     def _add(self, file: Part | Derived, version: int) -> None:
-        names = [each.name for each in fields(file)]
+        names = NAMES[type(file)]
         self._database.execute(
             f"INSERT INTO {TABLE_OF[type(file)]} ({', '.join(names)}, added_in) "
             f"VALUES ({', '.join('?' * len(names))}, ?)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -78,9 +78,18 @@ TABLE_OF: dict[type[Part] | type[Derived], str] = {
     Part: "manifest_part",
     Derived: "manifest_derived",
 }
+# By kind, the columns that are fields of a file, in order.
+NAMES: dict[type[Part] | type[Derived], tuple[str, ...]] = {
+    kind: tuple(each.name for each in fields(kind)) for kind in TABLE_OF
+}
 # SQLite has no lists, and no integer past 64 bits, which a sum of positions may be.
 _JSON = {"sites", "sources"}
 _TEXT = {"position_sum"}
+_READ: dict[str, Callable[[str], object]] = {
+    "sites": lambda text: tuple(json.loads(text)),
+    "sources": json.loads,
+    "position_sum": int,
+}
 
 
 def stored(name: str, value: object) -> object:
@@ -92,13 +101,10 @@ def stored(name: str, value: object) -> object:
 
 def file_of(kind: type[_File], row: sqlite3.Row) -> _File:
     """Return the file that a row of its table tells of."""
-    values = {each.name: row[each.name] for each in fields(kind)}
-    for name in _JSON & values.keys():
-        values[name] = json.loads(values[name])
-    if kind is Part:
-        values["sites"] = tuple(values["sites"])
-        values["position_sum"] = int(values["position_sum"])
-    return kind(**values)
+    values: list[Any] = [
+        _READ[name](row[name]) if name in _READ else row[name] for name in NAMES[kind]
+    ]
+    return kind(*values)
 
 
 def days_of(parts: Sequence[Part], derived: Sequence[Derived]) -> dict[SiteDay, Day]:
