@@ -27,9 +27,10 @@ class Ledger:
     and the connection ended first. statuses: how many answers had which one.
     """
 
-    def __init__(self, *, pixels: bool = True) -> None:
+    def __init__(self, *, pixels: bool = True, sites: int = 20) -> None:
         # Whether images are sent too, whose answers acknowledge nothing.
         self.doors = ("post",) * 6 + ("batch",) + ("pixel",) * pixels
+        self.sites = sites  # of how many the events are
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
         self.unanswered: set[str] = set()
@@ -124,7 +125,7 @@ async def client(port: int, ledger: Ledger, go_on: Callable[[], bool], seed: int
         try:
             async with await Connection.open(port) as connection:
                 while go_on():
-                    site = f"site-{choice(range(20))}.example"
+                    site = f"site-{choice(range(ledger.sites))}.example"
                     await send_one(connection, ledger, choice(ledger.doors), site)
         except ConnectionRefusedError:
             return

@@ -17,6 +17,7 @@ from typing import Self
 import httpx
 
 from mallard.settings import variable
+from tests.documents import ROOT
 from tests.waiting import until
 
 MALLARD = [sys.executable, "-m", "mallard"]
@@ -27,14 +28,17 @@ class RunningServer:
     """A server process, ready to answer on a free port of 127.0.0.1.
 
     url: where it answers, without a slash at the end. data: its data folder. A restart keeps
-    both. settings: "table.key" to text, as environment variables.
+    both. settings: "table.key" to text, as environment variables. module: what runs as `mallard`.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] | None = None, module: str = "mallard"
+    ) -> None:
         self.data = folder / "data"
         self.settings = dict(settings or {})
         self.port = 0
         self.url = ""
+        self._module = module
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,8 +78,10 @@ class RunningServer:
         """Start a process and return at once, for a test that does something to it meanwhile."""
         assert self._process is None, "the server is running already"
         with self._log.open("ab") as log:
+            arguments = ["serve", "--data", str(self.data), "--port", str(self.port)]
             self._process = subprocess.Popen(
-                [*MALLARD, "serve", "--data", str(self.data), "--port", str(self.port)],
+                [sys.executable, "-m", self._module, *arguments],
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
