@@ -44,7 +44,8 @@ class Within(Enum):
     @property
     def exists(self) -> Sql:
         """Whether an event is within one."""
-        return Sql(" AND ".join(f"{name} IS NOT NULL" for name in self.sql.split(", ")))
+        known = [each for each in self.sql.split(", ") if each != "date"]
+        return Sql(" AND ".join(f"{name} IS NOT NULL" for name in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ def funnel(session: Session, answers: Answers, question: FunnelQuestion) -> list
     count = len(question.steps)
     with chosen(session, answers, question.choice) as found:
         by = (question.by,) if question.by else ()
-        rows = session.rows(_statement(valued(found.events, found.visits, by), question))
+        # First those that are any step, then what they are grouped by: a join of few.
+        events = valued(_steps(found.events, question), found.visits, by)
+        rows = session.rows(_statement(events, question))
     groups = [Funnel(row[0], row[1 : count + 1], row[count + 1 :]) for row in rows]
     if question.by is None and not groups:
         groups = [Funnel(None, (0,) * count, (0,) * count)]
@@ -99,29 +102,32 @@ def _statement(events: Sql, question: FunnelQuestion) -> Sql:
         SELECT value, {people}, {units}
         FROM (
             SELECT {within.sql}, arg_min_null(value, key) FILTER (fits_0) AS value, {reached}
-            FROM ({_chains(_matching(events, question), question)})
+            FROM ({_chains(_told(events, question), question)})
             GROUP BY {within.sql} HAVING reached_0
         )
         GROUP BY value ORDER BY people_0 DESC, value NULLS LAST
         LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
 
 
-def _matching(events: Sql, question: FunnelQuestion) -> Sql:
-    """The events that are any step, and which: fits_0, fits_1, ..."""
+def _steps(events: Sql, question: FunnelQuestion) -> Sql:
+    """The events that are any step."""
+    any_step = " OR ".join(fits(step.keep) for step in question.steps)
+    return Sql(f"FROM ({events}) WHERE {DONE} AND {question.within.exists} AND ({any_step})")
+
+
+def _told(events: Sql, question: FunnelQuestion) -> Sql:
+    """What is to know of each event: its unit and time, its value, and fits_0, fits_1, ..."""
     which = ", ".join(f"{fits(step.keep)} AS fits_{n}" for n, step in enumerate(question.steps))
-    any_step = " OR ".join(f"fits_{n}" for n in range(len(question.steps)))
     value = question.by.column if question.by else Sql("NULL::VARCHAR")
     return Sql(f"""
-        FROM (
-            SELECT {question.within.sql}, epoch_us(timestamp) AS instant_us, {ORDER} AS key,
-                {value} AS value, {which}
-            FROM ({events}) WHERE {DONE} AND {question.within.exists}
-        ) WHERE {any_step}""")
+        SELECT {question.within.sql}, epoch_us(timestamp) AS instant_us, {ORDER} AS key,
+            {value} AS value, {which}
+        FROM ({events})""")
 
 
-def _chains(matching: Sql, question: FunnelQuestion) -> Sql:
+def _chains(told: Sql, question: FunnelQuestion) -> Sql:
     """Add start_n: when the latest chain of steps to n began that ends in the event."""
-    query = Sql(f"SELECT *, CASE WHEN fits_0 THEN instant_us END AS start_0 FROM ({matching})")
+    query = Sql(f"SELECT *, CASE WHEN fits_0 THEN instant_us END AS start_0 FROM ({told})")
     for n in range(1, len(question.steps)):
         in_time = _in_time(question.window_us, n)
         query = Sql(f"""

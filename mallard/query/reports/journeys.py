@@ -81,6 +81,7 @@ class Path:
 def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[Flow]:
     """Return the flows by step, those of most visits first."""
     ahead = question.direction is Direction.AFTER
+    is_it = fits(question.of)
     with chosen(session, answers, question.choice) as found:
         rows = session.rows(
             Sql(f"""
@@ -90,9 +91,12 @@ def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[F
                     count(DISTINCT (date, visitor_id)) AS visitors,
                     sum(count(*)) OVER (PARTITION BY step)::BIGINT AS of
                 FROM (
-                    SELECT *, {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far,
-                        min(number) FILTER (is_it) OVER (PARTITION BY {_VISIT}) AS first
-                    FROM ({_places(found.events, fits(question.of))})
+                    SELECT *, min(number) FILTER (is_it) OVER (PARTITION BY {_VISIT}) AS first
+                    FROM (
+                        SELECT *, row_number() {_IN_VISIT} AS number,
+                            {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far
+                        FROM ({_moves(_of_visits_with(found.events, is_it), is_it)})
+                    )
                 )
                 WHERE number {">=" if ahead else "<="} first AND step <= {int(question.steps)}
                 GROUP BY step, near, far
@@ -107,26 +111,36 @@ def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[F
 
 def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[Path]:
     """Return the most common paths that visits begin with."""
+    # A column for each place, and visits summed up twice: lists of places, or sets of visitors,
+    # would have to fit in memory all at once.
+    names = [f"place_{n}" for n in range(question.steps)]
+    columns = ", ".join(names)
+    following = ", ".join(f"lead(place, {n}) {_IN_VISIT} AS place_{n}" for n in range(len(names)))
     with chosen(session, answers, question.choice) as found:
         rows = session.rows(
             Sql(f"""
-            SELECT path, count(*) AS visits, count(DISTINCT (date, visitor_id)) AS visitors,
-                sum(count(*)) OVER ()::BIGINT AS of
+            SELECT {columns}, sum(visits)::BIGINT AS visits, count(*) AS visitors,
+                sum(sum(visits)) OVER ()::BIGINT AS of
             FROM (
-                SELECT {_VISIT}, list(place ORDER BY number) AS path
-                FROM ({_places(found.events, Sql("false"))})
-                WHERE number <= {int(question.steps)} GROUP BY {_VISIT}
+                SELECT {columns}, count(*) AS visits
+                FROM (
+                    SELECT date, visitor_id, row_number() {_IN_VISIT} AS number, {following}
+                    FROM ({_moves(found.events, Sql("false"))})
+                ) WHERE number = 1 GROUP BY {columns}, date, visitor_id
             )
-            GROUP BY path ORDER BY visits DESC, path
+            GROUP BY {columns}
+            ORDER BY visits DESC, {", ".join(f"{name} NULLS FIRST" for name in names)}
             LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
         )
-    return [Path(tuple(row[0]), *row[1:]) for row in rows]
+    return [
+        Path(tuple(each for each in row[: len(names)] if each is not None), *row[len(names) :])
+        for row in rows
+    ]
 
 
-def _places(events: Sql, is_it: Sql) -> Sql:
-    """The places of each visit, numbered from 1; one after the other is another."""
+def _moves(events: Sql, is_it: Sql) -> Sql:
+    """The places of each visit; one after the other is another."""
     return Sql(f"""
-        SELECT *, row_number() {_IN_VISIT} AS number
         FROM (
             SELECT *, lag(place) {_IN_VISIT} AS before
             FROM (
@@ -137,3 +151,12 @@ def _places(events: Sql, is_it: Sql) -> Sql:
                 FROM ({events}) WHERE visit IS NOT NULL AND {DONE}
             )
         ) WHERE place IS DISTINCT FROM before""")
+
+
+def _of_visits_with(events: Sql, is_it: Sql) -> Sql:
+    """The events of visits that have the place; nearly all have not, and are not sorted then."""
+    return Sql(f"""
+        FROM (SELECT *, timestamp::DATE AS date FROM ({events})) SEMI JOIN (
+            SELECT DISTINCT timestamp::DATE AS date, visitor_id, visit
+            FROM ({events}) WHERE visit IS NOT NULL AND {DONE} AND {is_it}
+        ) USING ({_VISIT})""")
