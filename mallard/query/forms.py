@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -24,7 +25,6 @@ BATCH_ROWS = 8_192
 PARQUET_ROW_GROUP_ROWS = 65_536
 # What Arrow writes to CSV as DuckDB would; all else becomes text first.
 _PLAIN = re.compile(r"U?(TINY|SMALL|BIG)INT|U?INTEGER|DOUBLE|FLOAT|BOOLEAN|DATE|DECIMAL\(.*\)")
-_NO_NUMBER = re.compile(r"\b(NaN|Infinity)\b")
 
 
 class Form(StrEnum):
@@ -131,37 +131,42 @@ def _as_csv(connection: duckdb.DuckDBPyConnection, query: Sql) -> Sql:
 def _write_json(
     connection: duckdb.DuckDBPyConnection, queries: Iterable[Sql], form: Form, sink: Sink
 ) -> int:
-    between, rows = ("\n", 0) if form is Form.NDJSON else (",\n", 0)
+    between, rows = (b"\n", 0) if form is Form.NDJSON else (b",\n", 0)
     if form is Form.JSON:
         sink.write(b"[")
     for lines in itertools.chain.from_iterable(_lines(connection, query) for query in queries):
-        text = between.join(map(_valid, lines))
+        if form is Form.JSON and rows:
+            sink.write(between)
+        sink.write(_joined(lines, between))
         if form is Form.NDJSON:
-            text += between
-        elif rows:
-            text = between + text
-        sink.write(text.encode())
+            sink.write(between)
         rows += len(lines)
     if form is Form.JSON:
         sink.write(b"]")
     return rows
 
 
-def _lines(connection: duckdb.DuckDBPyConnection, query: Sql) -> Iterator[list[str]]:
+def _lines(connection: duckdb.DuckDBPyConnection, query: Sql) -> Iterator[pa.Array]:
     """Yield the rows of a query as JSON objects, some at a time."""
     objects = f"SELECT to_json(struct_pack(*COLUMNS(*)))::VARCHAR AS row FROM (\n{query}\n)"
     for batch in connection.sql(objects).to_arrow_reader(BATCH_ROWS):
         if batch.num_rows:
-            yield batch.column(0).to_pylist()
+            yield batch.column(0)
 
 
-def _valid(line: str) -> str:
-    """Return JSON where DuckDB wrote a number that JSON does not know; it becomes null."""
-    if not _NO_NUMBER.search(line):
-        return line
-    return json.dumps(
-        json.loads(line, parse_constant=lambda _: None), ensure_ascii=False, separators=(",", ":")
-    )
+def _joined(lines: pa.Array, between: bytes) -> bytes:
+    """Return texts as one. A number that JSON does not know, such as NaN, becomes null."""
+    ends = pa.array([0, len(lines)], pa.int32())
+    whole = pa.ListArray.from_arrays(ends, lines.cast(pa.binary()))
+    text: bytes = pc.binary_join(whole, between)[0].as_py()
+    if b"NaN" not in text and b"Infinity" not in text:
+        return text
+    return between.join(map(_valid, lines.to_pylist()))
+
+
+def _valid(line: str) -> bytes:
+    value = json.loads(line, parse_constant=lambda _: None)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class _File:

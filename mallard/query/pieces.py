@@ -28,8 +28,8 @@ from mallard.query.views import as_events
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Snapshot
 
-# All columns of so many events take some 100 MB where they are sorted.
-PIECE_ROWS = 200_000
+# All columns of so many events take some 60 MB where they are sorted.
+PIECE_ROWS = 100_000
 # Who it was; nobody but an admin exports these.
 WHO = ("visitor_id", "anonymous_id", "user_id")
 

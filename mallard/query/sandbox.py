@@ -43,6 +43,8 @@ _PROGRAM = "from mallard.query.sandboxed import main; main()"
 READ_BYTES = 256 * 1024
 # What libraries look for at their start; nothing else of the server's environment is passed on.
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+# What was given back is not kept for later: the system counts it as taken.
+_FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 
 _log = logging.getLogger(__name__)
 
@@ -253,4 +255,4 @@ class Sandbox:
 
 def _environment() -> dict[str, str]:
     found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**found, "PYTHONPATH": str(Path(mallard.__file__).parents[1])}
+    return {**found, **_FRUGAL, "PYTHONPATH": str(Path(mallard.__file__).parents[1])}
