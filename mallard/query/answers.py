@@ -126,8 +126,7 @@ class Answers:
     def _tables(
         self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]
     ) -> Iterator[pa.Table]:
-        rolled: list[tuple[Slice, Derived]] = []
-        settled: list[tuple[Slice, Hashable]] = []
+        settled: list[tuple[Slice, Day]] = []
         rest: list[Slice] = []
         for piece in pieces:
             if not days.has_events(piece.date):
@@ -135,17 +134,43 @@ class Answers:
             day = days.day(piece.date)
             if day is None:
                 rest.append(piece)
-            elif piece.is_whole and (sums := _rollup(days, grouping, piece.date, day)):
-                rolled.append((piece, sums))
             else:
-                key = grouping, day.version, piece.date, piece.start_us, piece.end_us
-                settled.append((piece, key))
-        yield from self._from_rollups(days.session, grouping, rolled)
-        yield from self._from_days(days, grouping, settled)
+                settled.append((piece, day))
+        if settled:
+            yield self._settled(days, grouping, settled)
         if rest:
             found = days.open(_dates(rest), self._kept)
             counted = _scan(days.session, grouping, found, rest)
             yield from (in_bucket(table, piece.bucket) for piece, table in counted.items())
+
+    def _settled(
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Day]]
+    ) -> pa.Table:
+        """Sums of settled days, which are kept as a whole where that is less than the months are.
+
+        Who looks at a screen asks the same again and again, and of a year.
+        """
+        layout = _layout([piece for piece, _ in pieces])
+        key = "settled", grouping, layout, tuple(day.version for _, day in pieces)
+        first = pieces[0][0].bucket
+        if (known := self._kept.get(key)) is not None:
+            return in_bucket(known, first)
+        rolled: list[tuple[Slice, Derived]] = []
+        scanned: list[tuple[Slice, Hashable]] = []
+        for piece, day in pieces:
+            if piece.is_whole and (sums := _rollup(days, grouping, piece.date, day)):
+                rolled.append((piece, sums))
+            else:
+                name = grouping, day.version, piece.date, piece.start_us, piece.end_us
+                scanned.append((piece, name))
+        tables = [
+            *self._from_rollups(days.session, grouping, rolled),
+            *self._from_days(days, grouping, scanned),
+        ]
+        whole = total(grouping, tables)
+        if 2 * whole.num_rows <= sum(table.num_rows for table in tables):
+            self._kept.keep({key: narrowed(in_bucket(whole, -first))})
+        return whole
 
     def _from_rollups(
         self, session: Session, grouping: Grouping, rolled: Sequence[tuple[Slice, Derived]]

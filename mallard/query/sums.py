@@ -61,6 +61,8 @@ def total(grouping: Grouping, tables: Sequence[pa.Table]) -> pa.Table:
     schema = grouping.schema
     if not tables:
         return schema.empty_table()
+    if len(tables) == 1:  # each of its groups is one row
+        return tables[0].select(schema.names).cast(schema)
     # Columns that were narrowed are not equally so: the widest of each, and then whole again.
     rows = pa.concat_tables(
         [each.select(schema.names) for each in tables], promote_options="permissive"
