@@ -18,9 +18,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mallard.cli.benchmark.answers_rows import answers_rows, asking
+from mallard.cli.benchmark.answers_store import copy_of, stored_year
 from mallard.cli.benchmark.processes import Cores
 from mallard.cli.benchmark.rates import Setting, acknowledgement, rates
 from mallard.cli.benchmark.rows import Row
+from mallard.cli.benchmark.served_rows import memory, polled
 from mallard.cli.benchmark.sizes import flush, tracker
 from mallard.cli.benchmark.starts import after_kill, first_accepted
 from mallard.cli.benchmark.store_rows import growth, sizes
@@ -39,6 +42,27 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int, site_days: 
     or an answer was wrong. A target that is missed is shown and is no failure: the machine may be
     to blame.
     """
+    return _bench(
+        data_root, seconds, rounds, lambda setting, say: measure(setting, events, site_days, say)
+    )
+
+
+def bench_answers(data_root: Path, seconds: float, rounds: int, events: int) -> int:
+    """Measure answers over a year of events as `bench` does the rest; return the exit code."""
+    return _bench(
+        data_root,
+        seconds,
+        rounds,
+        lambda setting, say: measure_answers(setting, stored_year(data_root, events, say), say),
+    )
+
+
+def _bench(
+    data_root: Path,
+    seconds: float,
+    rounds: int,
+    measured: Callable[[Setting, Callable[[str], None]], list[Row]],
+) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = TABLE_CHARACTERS
@@ -48,7 +72,7 @@ def bench(data_root: Path, seconds: float, rounds: int, events: int, site_days: 
         setting = Setting(Path(folder), Cores(), seconds, rounds)
         console.print(_machine(setting), markup=False, soft_wrap=True)
         with progress.status("") as status:
-            rows = measure(setting, events, site_days, status.update)
+            rows = measured(setting, status.update)
     console.print(table_of(rows))
     console.print(
         f"{seconds:g} s a measurement, {rounds} rounds in turn, medians of pairs (in brackets the "
@@ -70,6 +94,16 @@ def measure(setting: Setting, events: int, site_days: int, say: Callable[[str], 
     rows += [after_kill(setting, events), first_accepted(setting), *tracker(setting)]
     say("The store ...")
     return [*rows, *sizes(setting), *growth(setting, site_days)]
+
+
+def measure_answers(setting: Setting, data: Path, say: Callable[[str], None]) -> list[Row]:
+    """Return every row about answers, in order; data: a folder of `answers_store.stored_year`."""
+    with asking(copy_of(data, setting.folder / "asked")) as asker:
+        rows = list(answers_rows(asker, say))
+    say("Memory ...")
+    rows += memory(data, setting)
+    say("Dashboards that poll while events come in ...")
+    return [*rows, *polled(data, setting)]
 
 
 def table_of(rows: list[Row]) -> Table:

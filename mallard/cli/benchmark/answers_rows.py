@@ -1,0 +1,246 @@
+"""How soon a year's questions are answered, against plain SQL over the same events.
+
+Both are run in turn by one engine, with its memory and threads. What is *first* is asked of an
+engine that keeps nothing yet; the operating system may hold the files by then, for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from zoneinfo import ZoneInfo
+
+from mallard.cli.benchmark import panels
+from mallard.cli.benchmark.answers_store import DAYS, FIRST_DAY, SITE
+from mallard.cli.benchmark.panels import Panel
+from mallard.cli.benchmark.rows import Pairs, Row, Target
+from mallard.config import Config, ServerConfig
+from mallard.query.answers import Answers
+from mallard.query.dimensions import Dimension
+from mallard.query.engine import Session
+from mallard.query.events import annotated_rows_of
+from mallard.query.filters import Condition, Operator
+from mallard.query.reports.chosen import Choice
+from mallard.query.reports.funnel import FunnelQuestion, Within, funnel
+from mallard.query.reports.steps import Step
+from mallard.query.reports.table import Table, ask
+from mallard.query.tail import Tail
+from mallard.server import Server
+
+LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
+MONTH = date(2026, 2, 1), LAST_DAY
+YEAR = FIRST_DAY, LAST_DAY
+SHIFT = timedelta(days=7)
+ASKED = 20  # times, of what is quick
+ASKED_PLAIN = 3
+FILTER = Condition(Dimension.BROWSER, Operator.IS, ("Chrome",))
+ZONE = ZoneInfo("America/New_York")
+STEPS = tuple(
+    Step(name, Condition(Dimension.NAME, Operator.IS, (name,)))
+    for name in ("pageview", "search", "purchase")
+)
+
+Work = Callable[[Session], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks one server's engine in this process."""
+
+    server: Server
+
+    def fresh(self) -> Answers:
+        """Return answers that keep nothing yet."""
+        cache_bytes = self.server.config.query.cache_bytes
+        return Answers(self.server.store, Tail(self.server.buffer), cache_bytes)
+
+    def time_ms(self, works: Sequence[Work]) -> float:
+        """Return how long it takes until all are done that are asked at once."""
+        started = perf_counter()
+        futures = [self.server.engine.submit(work) for work in works]
+        for future in futures:
+            future.result()
+        return (perf_counter() - started) * 1000
+
+    def table(self, panel: Panel, answers: Answers) -> Table:
+        """Return the answer of a panel."""
+        return self.server.engine.submit(_asks(panel, answers)).result()
+
+    def plain(self, panel: Panel) -> list[tuple[object, ...]]:
+        """Return the rows of its plain SQL."""
+        return self.server.engine.submit(self.plainly(panel)).result()
+
+    def plainly(self, panel: Panel) -> Callable[[Session], list[tuple[object, ...]]]:
+        """Return the work of a panel's plain SQL."""
+        store = self.server.store
+        days = sorted(key for key in store.snapshot().days if key[0] == SITE)
+        first, last = panel.question.period.first_day, panel.question.period.last_day
+        parts = [
+            store.source(part)
+            for key in days
+            if first.isoformat() <= key[1] <= last.isoformat()
+            for part in store.snapshot().days[key].parts
+        ]
+
+        def work(session: Session) -> list[tuple[object, ...]]:
+            session.view("events", annotated_rows_of(parts))
+            return session.rows(panel.plain)
+
+        return work
+
+
+@contextmanager
+def asking(data: Path) -> Iterator[Asker]:
+    """Give who asks a data folder."""
+    config = Config(server=ServerConfig(data=data))
+    # A year of plain SQL may take minutes.
+    server = Server(replace(config, query=replace(config.query, timeout_seconds=3_600)))
+    server.start()
+    try:
+        yield Asker(server)
+    finally:
+        server.stop()
+
+
+def answers_rows(asker: Asker, say: Callable[[str], None]) -> Iterator[Row]:
+    """Yield the rows of single questions and of whole dashboards."""
+    year = panels.dashboard(*YEAR)
+    for panel in [*year, panels.breakdown(panels.PROPERTY, *YEAR)]:
+        say(f"{panel.name} ...")
+        yield _against_plain(asker, [panel], f"{panel.name}, 12 months")
+    say("A dashboard ...")
+    yield _against_plain(asker, year, f"a dashboard of {len(year)} panels, 12 months", 100)
+    yield _growth(asker)
+    say("A filtered breakdown ...")
+    yield _filtered(asker)
+    say("A funnel ...")
+    yield _funnel(asker)
+    say("Another time zone ...")
+    yield _zone(asker)
+
+
+def _asks(panel: Panel, answers: Answers) -> Callable[[Session], Table]:
+    return lambda session: ask(session, answers, panel.question)
+
+
+def _against_plain(
+    asker: Asker, asked: Sequence[Panel], what: str, limit: float | None = None
+) -> Row:
+    answers = asker.fresh()
+    works = [_asks(panel, answers) for panel in asked]
+    plain = [asker.plainly(panel) for panel in asked]
+    first = asker.time_ms(works)
+    ours: list[float] = []
+    theirs: list[float] = []
+    costs = [0.0, 0.0]
+    for _ in range(ASKED_PLAIN):
+        begun = process_time()
+        theirs.append(asker.time_ms(plain))
+        between = process_time()
+        ours += [asker.time_ms(works) for _ in range(ASKED // ASKED_PLAIN)]
+        costs[0] += between - begun
+        costs[1] += process_time() - between
+    cost_ms = costs[1] / len(ours) * 1000
+    return Row(
+        f"{what}, against plain SQL",
+        f"first {first:.0f} ms, {_shown(ours)}; plain SQL {median(theirs):,.0f} ms; of processor "
+        f"time {cost_ms:.1f} ms, {costs[0] / costs[1] * len(ours) / len(theirs):.0f} x",
+        median(theirs) / median(ours),
+        Target(limit, " x", at_least=True) if limit else None,
+        " x",
+        sound=all(_same(asker, panel, answers) for panel in asked),
+    )
+
+
+def _same(asker: Asker, panel: Panel, answers: Answers) -> bool:
+    """Whether visitors and pageviews are what the plain SQL says."""
+    table = asker.table(panel, answers)
+    plain = asker.plain(panel)
+    if panel.name == "summary":
+        return tuple(table.rows[0].metrics[:4]) == plain[0][:4]
+    ours = [row.metrics[0] for row in table.rows if row.metrics[0]]
+    return ours == [row[1] for row in plain if row[1]][: len(ours)]
+
+
+def _growth(asker: Asker) -> Row:
+    answers = asker.fresh()
+    of_year = [_asks(panel, answers) for panel in panels.dashboard(*YEAR)]
+    of_month = [_asks(panel, answers) for panel in panels.dashboard(*MONTH)]
+    first = asker.time_ms(of_year), asker.time_ms(of_month)
+    pairs = Pairs([], [])
+    for _ in range(ASKED):
+        pairs.first.append(asker.time_ms(of_year))
+        pairs.second.append(asker.time_ms(of_month))
+    return Row(
+        "the dashboard, 12 months against 1 month",
+        f"{_shown(pairs.first)} : {_shown(pairs.second)} ({pairs.spread}); first "
+        f"{first[0]:.0f} : {first[1]:.0f} ms",
+        pairs.ratio,
+        Target(2, " x"),
+    )
+
+
+def _filtered(asker: Asker) -> Row:
+    first, last = YEAR
+    before = panels.breakdown(Dimension.PAGE, first, last - SHIFT, keep=FILTER)
+    after = panels.breakdown(Dimension.PAGE, first + SHIFT, last, keep=FILTER)
+    pairs = Pairs([], [])
+    again: list[float] = []
+    for _ in range(ASKED_PLAIN):
+        answers = asker.fresh()
+        pairs.first.append(asker.time_ms([_asks(before, answers)]))
+        pairs.second.append(asker.time_ms([_asks(after, answers)]))
+        again += [asker.time_ms([_asks(after, answers)]) for _ in range(5)]
+    return Row(
+        "pages of one browser, 12 months, first time against a range shifted by a week",
+        f"{median(pairs.first):,.0f} : {median(pairs.second):,.0f} ms ({pairs.spread}); the same "
+        f"again {_shown(again)}",
+        pairs.ratio,
+        Target(10, " x", at_least=True),
+    )
+
+
+def _funnel(asker: Asker) -> Row:
+    times = {}
+    for name, (first, last) in (("month", MONTH), ("year", YEAR)):
+        period = panels.summary(first, last).question.period
+        question = FunnelQuestion(Choice(SITE, period), STEPS, Within.VISIT)
+        answers = asker.fresh()
+
+        def work(session: Session, answers: Answers = answers, asked: object = question) -> object:
+            assert isinstance(asked, FunnelQuestion)
+            return funnel(session, answers, asked)
+
+        times[name] = [asker.time_ms([work]) for _ in range(ASKED_PLAIN)]
+    return Row(
+        f"a funnel of {len(STEPS)} steps within a visit, 12 months",
+        f"1 month {median(times['month']):,.0f} ms",
+        median(times["year"]) / 1000,
+        None,
+        " s",
+    )
+
+
+def _zone(asker: Asker) -> Row:
+    answers = asker.fresh()
+    works = [_asks(panel, answers) for panel in panels.dashboard(*YEAR, ZONE)]
+    first = asker.time_ms(works)
+    again = [asker.time_ms(works) for _ in range(ASKED)]
+    return Row(
+        f"the dashboard of a site in {ZONE}, 12 months, first time",
+        f"again {_shown(again)}",
+        first / 1000,
+        None,
+        " s",
+    )
+
+
+def _shown(times_ms: list[float]) -> str:
+    ordered = sorted(times_ms)
+    last = ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)]
+    return f"p50 {median(ordered):.1f} ms, p95 {last:.1f} ms"
