@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -20,11 +20,11 @@ from mallard.query.period import Period
 from mallard.query.plausible import names
 from mallard.query.plausible.compact import full_name, read_compact
 from mallard.query.plausible.ranges import read_range
-from mallard.query.plausible.reading import Context, read_as_of, read_filters
+from mallard.query.plausible.reading import Context, read_as_of, read_compared, read_filters
 from mallard.query.reports.chosen import Choice
 from mallard.web.parameters import ROWS_MAX, check_names, date_range, is_csv, number
 from mallard.web.reports import Caller, Reports
-from mallard.web.stats import ROWS, Row, csv_response
+from mallard.web.stats import ROWS, Row, comparison, csv_response
 
 SHARED = ("site_id", "period", "from", "to", "filters", "as_of", "format")
 PAGED = (*SHARED, "limit", "offset")
@@ -34,11 +34,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked: by whom, of which events, and all parameters as they were sent."""
+    """What is asked: by whom, of which events, and all parameters as they were sent.
+
+    compared: the same events of the period to compare with; None where none is asked.
+    """
 
     caller: Caller
     given: QueryParams
     choice: Choice
+    compared: Choice | None
     as_csv: bool
 
     @property
@@ -77,13 +81,16 @@ async def read(
     check_names(given, known)
     caller = await reports.look(request, given.get("site_id"), scope)
     context = caller.context
+    period = read_range(date_range(given), context.zone, context.now, context.first_day)
     choice = Choice(
         caller.site_id,
-        read_range(date_range(given), context.zone, context.now, context.first_day),
+        period,
         read_filters(read_compact(given.get("filters", "")), context),
         read_as_of(given.get("as_of"), context.now),
     )
-    return Asked(caller, given, choice, is_csv(given))
+    other = read_compared(comparison(given), period, context)
+    compared = None if other is None else replace(choice, period=other)
+    return Asked(caller, given, choice, compared, is_csv(given))
 
 
 async def run(
@@ -97,6 +104,28 @@ async def run(
     return await reports.run(
         asked.caller, lambda session, answers: report(session, answers, question), key
     )
+
+
+def beside(
+    rows: list[Row], keys: Sequence[Hashable], others: Mapping[Hashable, Row], nothing: Row
+) -> None:
+    """Put beside the numbers of each row those of another period, and what changed.
+
+    keys: what each row is of; others: the other period's rows by the same. nothing: the numbers of
+    a row that the other period has not. A change is in percent; of a rate in points.
+    """
+    for row, key in zip(rows, keys, strict=True):
+        other = others.get(key, nothing)
+        row["compared"] = {name: other[name] for name in nothing}
+        row["change"] = {name: _change(name, other[name], row[name]) for name in nothing}
+
+
+def _change(name: str, old: float | None, new: float | None) -> float | None:
+    if old is None or new is None:
+        return None
+    if name.endswith("_rate"):
+        return round(new - old, 2)
+    return round(100 * (new - old) / old) if old else (100 if new else 0)
 
 
 def respond(asked: Asked, rows: list[Row], **more: Any) -> Response:

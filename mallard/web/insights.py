@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +26,7 @@ from mallard.query.reports.journeys import Direction, Flow, FlowsQuestion, Path,
 from mallard.query.reports.realtime import Realtime, RealtimeQuestion, realtime
 from mallard.query.reports.retention import Cohort, Person, RetentionQuestion, retention
 from mallard.query.reports.steps import RULE, read_step, read_steps
-from mallard.web.insight import PAGED, SHARED, read, respond, run
+from mallard.web.insight import PAGED, SHARED, Asked, beside, read, respond, run
 from mallard.web.parameters import needed, number, word
 from mallard.web.reports import Reports
 from mallard.web.stats import Row
@@ -34,6 +36,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WITHIN = {each.value: each for each in Within}
 COHORTS = (Interval.DAY, Interval.WEEK, Interval.MONTH)
 _STEPS = 3
+_RATES = ("conversion_rate", "step_conversion_rate")
+_ALL = 1_000_000  # groups to compare with
 _TOP = 10
 _TOP_MAX = 1_000
 
@@ -83,7 +87,8 @@ class Insights:
 
     async def funnel(self, request: Request) -> Response:
         """Answer with a row for each step."""
-        asked = await read(self._reports, request, (*PAGED, "steps", "window", "within", "by"))
+        known = (*PAGED, "compare", "steps", "window", "within", "by")
+        asked = await read(self._reports, request, known)
         given = asked.given
         limit, offset = asked.page()
         question = FunnelQuestion(
@@ -95,9 +100,19 @@ class Insights:
             limit,
             offset,
         )
-        found = await run(self._reports, asked, funnel, question)
-        rows = [row for each in found for row in _funnel_rows(question, each)]
+        rows = await self._funnel_rows(asked, question)
+        if asked.compared:
+            other = replace(question, choice=asked.compared, limit=_ALL, offset=0)
+            before = await self._funnel_rows(asked, other)
+            others = dict(zip(_funnel_keys(before), before, strict=True))
+            numbers = {"users", "visitors", "visits", "drop_off"} & rows[0].keys() if rows else ()
+            nothing = dict.fromkeys(numbers, 0) | dict.fromkeys(_RATES)
+            beside(rows, _funnel_keys(rows), others, nothing)
         return respond(asked, rows, within=question.within.value, window=given.get("window"))
+
+    async def _funnel_rows(self, asked: Asked, question: FunnelQuestion) -> list[Row]:
+        found: list[Funnel] = await run(self._reports, asked, funnel, question)
+        return [row for each in found for row in _funnel_rows(question, each)]
 
     async def journeys(self, request: Request) -> Response:
         """Answer with the ways from a place, or the paths that visits begin with."""
@@ -176,6 +191,10 @@ def _cohort_row(found: Cohort, *, as_csv: bool) -> Row:
     if as_csv:
         return row | {"retained": {str(n): each for n, each in enumerate(told)}}
     return row | {"retained": told, "rates": rates}
+
+
+def _funnel_keys(rows: list[Row]) -> list[Hashable]:
+    return [(row.get("value"), row["step"]) for row in rows]
 
 
 def _funnel_rows(question: FunnelQuestion, found: Funnel) -> list[Row]:

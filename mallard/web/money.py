@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import replace
 from decimal import Decimal
 
 from starlette.requests import Request
@@ -24,7 +26,7 @@ from mallard.query.reports.attribution import (
 from mallard.query.reports.revenue import Income, Revenue, RevenueQuestion, revenue
 from mallard.query.reports.steps import read_goal
 from mallard.query.reports.table import Goal
-from mallard.web.insight import PAGED, SHARED, Asked, read, respond, run
+from mallard.web.insight import PAGED, SHARED, Asked, beside, read, respond, run
 from mallard.web.parameters import needed, word
 from mallard.web.reports import Reports
 from mallard.web.stats import Row
@@ -32,6 +34,7 @@ from mallard.web.stats import Row
 INTERVALS = tuple(each.value for each in Interval)
 MODELS = {each.value: each for each in Model}
 ACROSS = {each.value: each for each in Across}
+_NOTHING: Row = {"total": 0.0, "average": None, "events": 0}
 
 
 class MoneyReports:
@@ -49,7 +52,7 @@ class MoneyReports:
 
     async def revenue(self, request: Request) -> Response:
         """Answer with a row for each currency, of all or of each group."""
-        asked = await read(self._reports, request, (*PAGED, "by", "interval"))
+        asked = await read(self._reports, request, (*PAGED, "compare", "by", "interval"))
         given = asked.given
         of_goals = full_name(given.get("by", "")) == names.GOAL
         by = None if of_goals else asked.by()
@@ -75,6 +78,12 @@ class MoneyReports:
         )
         found: Revenue = await run(self._reports, asked, revenue, question)
         rows = [_income_row(asked, question, each) for each in found.rows]
+        if asked.compared:
+            other = replace(question, choice=asked.compared, limit=None, offset=0)
+            before: Revenue = await run(self._reports, asked, revenue, other)
+            told = [_income_row(asked, other, each) for each in before.rows]
+            others = dict(zip(_keys(before.rows), told, strict=True))
+            beside(rows, _keys(found.rows), others, _NOTHING)
         return respond(asked, rows, total_rows=found.total_rows)
 
     async def attribution(self, request: Request) -> Response:
@@ -109,6 +118,12 @@ class MoneyReports:
             conversions=round(sum(each.conversions for each in found)),
             without_touch=round(untouched),
         )
+
+
+def _keys(rows: list[Income]) -> list[Hashable]:
+    """What each row is of: intervals of two periods are the same by their number."""
+    number = {bucket: n for n, bucket in enumerate(dict.fromkeys(row.bucket for row in rows))}
+    return [(number[row.bucket], row.value, row.currency) for row in rows]
 
 
 def _income_row(asked: Asked, question: RevenueQuestion, found: Income) -> Row:

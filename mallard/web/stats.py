@@ -124,13 +124,14 @@ def _read(request: Request, known: tuple[str, ...], metrics: tuple[str, ...]) ->
         "metrics": list(metrics),
         "date_range": date_range(given),
         "filters": read_compact(given.get("filters", "")),
-        "include": _comparison(given),
+        "include": comparison(given),
         "as_of": given.get("as_of"),
     }
     return _Asked(document, metrics, is_csv(given))
 
 
-def _comparison(given: QueryParams) -> dict[str, Any]:
+def comparison(given: QueryParams) -> dict[str, Any]:
+    """Return what `compare` says, as `include` of Stats API v2."""
     compare = given.get("compare")
     if compare is None:
         return {}

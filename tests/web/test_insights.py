@@ -71,6 +71,12 @@ async def test_a_funnel(site: Running) -> None:
         ("Direct / None", 1, 1),
         ("Direct / None", 2, 0),
     ]
+    found = await answer(
+        site, "funnel", steps="page:/,page:/pricing", period="day", compare="previous_period"
+    )
+    last = found["rows"][-1]
+    assert (last["visitors"], last["compared"]["visitors"]) == (1, 0)
+    assert (last["change"]["visitors"], last["change"]["conversion_rate"]) == (100, 100.0)
     found = await answer(site, "funnel", steps="page:/,page:/pricing", within="user")
     assert [row["users"] for row in found["rows"]] == [0, 0]
     assert found["rows"][0]["conversion_rate"] is None

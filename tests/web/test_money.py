@@ -62,6 +62,17 @@ async def test_revenue_over_time_has_each_day_of_the_sites_zone(shop: Running) -
     assert found["rows"][-1]["average"] is None
 
 
+async def test_revenue_beside_that_of_another_period(shop: Running) -> None:
+    days = {"period": None, "from": "2024-09-16", "to": "2024-09-16"}
+    found = await answer(shop, "revenue", compare="2024-09-15..2024-09-16", **days)
+    told = [(row["compared"]["total"], row["change"]) for row in found["rows"]]
+    same = {"total": 0, "average": 0, "events": 0}
+    assert told == [(500200.25, same), (10.3, same)]
+    found = await answer(shop, "revenue", interval="day", compare="previous_period", **days)
+    assert found["rows"][0]["compared"] == {"total": 0.0, "average": None, "events": 0}
+    assert found["rows"][0]["change"] == {"total": 100, "average": None, "events": 100}
+
+
 async def test_a_goal_is_owed_to_where_the_visit_came_from(shop: Running) -> None:
     found = await answer(shop, "attribution", goal="PurchaseEUR")
     assert (found["model"], found["within"], found["conversions"]) == ("last", "visitor", 2)

@@ -64,6 +64,7 @@ class Query:
     keep: its filters but for those on goals, which are in `goals`: the conversions of one of
     them, or None where no filter asks for any. of: the filters whose visitors conversions are
     rates of, which are `keep` without those on properties. filters, order_by, include: as sent.
+    every_interval: by time alone, a row for each interval, those without events too.
     """
 
     site_id: str
@@ -81,6 +82,7 @@ class Query:
     limit: int
     offset: int
     as_of_us: int | None = None
+    every_interval: bool = False
 
     @property
     def by(self) -> tuple[By, ...]:
@@ -121,7 +123,7 @@ def read_query(document: object, context: Context) -> Query:
         document.get("filters", []),
         _order(document.get("order_by"), metrics, dimensions),
         include,
-        _compared(include, period, context),
+        read_compared(include, period, context),
         limit,
         offset,
         read_as_of(document.get("as_of"), context.now),
@@ -373,7 +375,8 @@ def _interval(dimensions: tuple[str, ...], period: Period) -> Interval | None:
     return None
 
 
-def _compared(include: Mapping[str, Any], period: Period, context: Context) -> Period | None:
+def read_compared(include: Mapping[str, Any], period: Period, context: Context) -> Period | None:
+    """Return the period that `include` asks to compare with; None for none."""
     value = include.get("comparisons")
     if value is None:
         return None

@@ -110,9 +110,14 @@ def _statement(events: Sql, question: FunnelQuestion) -> Sql:
 
 
 def _steps(events: Sql, question: FunnelQuestion) -> Sql:
-    """The events that are any step."""
+    """The events that are any step, within what has a first step: the rest is not sorted then."""
+    within = question.within
     any_step = " OR ".join(fits(step.keep) for step in question.steps)
-    return Sql(f"FROM ({events}) WHERE {DONE} AND {question.within.exists} AND ({any_step})")
+    acts = f"SELECT *, timestamp::DATE AS date FROM ({events}) WHERE {DONE} AND {within.exists}"
+    return Sql(f"""
+        SELECT * EXCLUDE (date) FROM ({acts} AND ({any_step})) SEMI JOIN (
+            SELECT DISTINCT {within.sql} FROM ({acts} AND {fits(question.steps[0].keep)})
+        ) USING ({within.sql})""")
 
 
 def _told(events: Sql, question: FunnelQuestion) -> Sql:
