@@ -1,0 +1,54 @@
+"""Exports in pieces are the same as the whole, whatever lies where."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from mallard.query import pieces as cutting
+from mallard.query.forms import Form
+from mallard.query.pieces import Piece, Seen, Wanted, What, pieces
+from mallard.query.tail import view_of
+from mallard.transfer.exporter import export_folder
+from tests.stored import A, B, Stored
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Stored:
+    made = Stored(tmp_path, day=10)
+    for day in (0, 1, 2):
+        made.flush(day, A, B, A, A)
+    made.settle()
+    made.flush(1, A, B)
+    made.flush(3, A)
+    return made
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 100])
+def test_pieces_of_any_size_give_each_event_once_and_in_order(
+    stored: Stored, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting.pieces, "__defaults__", (rows,))
+    sink = io.BytesIO()
+    count = export_folder(stored.data, Wanted(A, What.EVENTS), Form.NDJSON, sink)
+    found = [json.loads(line)["position"] for line in sink.getvalue().splitlines()]
+    assert found == [1, 3, 4, 5, 7, 8, 9, 11, 12, 13, 15]
+    assert count == 11
+    sink = io.BytesIO()
+    export_folder(stored.data, Wanted(A, What.SESSIONS), Form.NDJSON, sink)
+    visits = [json.loads(line) for line in sink.getvalue().splitlines()]
+    order = [(row["date"], row["first_position"]) for row in visits]
+    assert order == sorted(set(order))
+    assert sum(row["events"] for row in visits) == 11
+
+
+def test_pieces_touch_and_cover_all(stored: Stored) -> None:
+    seen = Seen(stored.store.snapshot(), view_of([]), stored.store.source)
+    cut = pieces(Wanted(A, What.EVENTS), seen, 3)
+    assert len(cut) >= 3
+    assert [each.end for each in cut[:-1]] == [each.first for each in cut[1:]]
+    assert (cut[0].first, cut[-1].end) == (0, 16)
+    assert pieces(Wanted("nowhere.example", What.EVENTS), seen) == [Piece(0, 16)]
