@@ -117,8 +117,8 @@ def _read(request: Request, known: tuple[str, ...], metrics: tuple[str, ...]) ->
     """Return what the parameters say; raises InvalidInput for those that say nothing here."""
     given = request.query_params
     check_names(given, known)
-    if wanted := given.get("metrics"):
-        metrics = tuple(wanted.split(","))
+    if "metrics" in given:
+        metrics = tuple(given["metrics"].split(","))
     document = {
         "site_id": given.get("site_id"),
         "metrics": list(metrics),
