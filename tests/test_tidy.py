@@ -37,6 +37,8 @@ ROOMS |= {
     "mcp": EVERY_ROOM | {"web"},
     "cli": EVERY_ROOM | {"web", "mcp"},
     "__main__": {"cli"},
+    # `mallard.open`, for notebooks; it imports them when it is called.
+    "__init__": {"query"},
 }
 
 
