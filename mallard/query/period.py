@@ -12,9 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from mallard.errors import InvalidInput
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
+BUCKETS_MAX = 10_000
 
 
 class Interval(StrEnum):
@@ -24,6 +27,14 @@ class Interval(StrEnum):
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+
+
+_LENGTHS = {
+    Interval.HOUR: timedelta(hours=1),
+    Interval.DAY: _DAY,
+    Interval.WEEK: timedelta(days=7),
+    Interval.MONTH: timedelta(days=28),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +98,18 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def buckets(period: Period, interval: Interval | None) -> list[Bucket]:
-    """Return the intervals of a period in order; with no interval, the period as one."""
+    """Return the intervals of a period in order; with no interval, the period as one.
+
+    Raises InvalidInput for more than BUCKETS_MAX: nobody reads them, and they take their memory.
+    """
     if interval is None:
         return [Bucket(period.start, period.start, period.end)]
+    if _utc(period.end) - _utc(period.start) > BUCKETS_MAX * _LENGTHS[interval]:
+        raise InvalidInput(
+            f"The period has more than {BUCKETS_MAX} intervals of a {interval}.",
+            field="interval",
+            rule="a longer interval, or a shorter period",
+        )
     found = []
     label = _floor(period.start.astimezone(period.zone), interval)
     while _utc(label) < _utc(period.end):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -79,16 +80,24 @@ class Reports:
             raise InvalidInput("The query is no JSON object.", rule="an object")
         return await self.ask(request, document)
 
-    async def ask(self, request: Request, document: dict[str, Any]) -> dict[str, Any]:
+    async def ask(
+        self, request: Request, document: dict[str, Any], *, every_interval: bool = False
+    ) -> dict[str, Any]:
         """Answer a query's document for who sent the request; raises what may be wrong with it."""
         caller = await self.look(request, document.get("site_id"))
-        return await self.answer(caller, document)
+        return await self.answer(caller, document, every_interval=every_interval)
 
-    async def answer(self, caller: Caller, document: dict[str, Any]) -> dict[str, Any]:
-        """Answer a query's document for a caller; raises what may be wrong with it."""
+    async def answer(
+        self, caller: Caller, document: dict[str, Any], *, every_interval: bool = False
+    ) -> dict[str, Any]:
+        """Answer a query's document for a caller; raises what may be wrong with it.
+
+        every_interval: of a query by time alone, a row for each interval, without events too.
+        """
         document = {**document, "site_id": caller.site_id}
         asked = read_query(document, caller.context)
-        key = orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period
+        asked = dataclasses.replace(asked, every_interval=every_interval)
+        key = orjson.dumps(document, option=orjson.OPT_SORT_KEYS), asked.period, every_interval
         return await self.run(
             caller,
             lambda session, answers: answer(session, answers, asked, caller.context.goals),

@@ -31,7 +31,7 @@ BREAKDOWN = ("visitors", "visits", "pageviews", "bounce_rate", "visit_duration")
 OF_PAGES = ("visitors", "pageviews", "bounce_rate", "time_on_page", "scroll_depth", "exit_rate")
 GOALS = ("visitors", "events", "conversion_rate", "total_revenue")
 ROWS = 100
-COUNTS = ("visitors", "visits", "pageviews", "events")
+COUNTS = names.COUNTS
 COMPARISONS = ("previous_period", "previous_year")
 _SHARED = ("site_id", "period", "from", "to", "filters", "metrics", "compare", "as_of", "format")
 _PAGED = (*_SHARED, "limit", "offset", "order")
@@ -81,14 +81,9 @@ class Stats:
                 field="interval",
                 rule="one of hour, day, week, month",
             )
-        asked.document.update(dimensions=[time], include=_include(asked, time_labels=True))
-        asked.document["pagination"] = {"limit": 10_000}
-        found = await self._reports.ask(request, asked.document)
-        rows = {row["time"]: row for row in _rows(found, asked, ("time",))}
-        nothing = {name: 0 if name in COUNTS else None for name in asked.metrics}
-        labels = found["meta"]["time_labels"]
-        filled = [rows.get(label, {"time": label, **nothing}) for label in labels]
-        return _answer(asked, found, filled, {})
+        asked.document["dimensions"] = [time]
+        found = await self._reports.ask(request, asked.document, every_interval=True)
+        return _answer(asked, found, _rows(found, asked, ("time",)), {})
 
     async def breakdown(self, request: Request) -> Response:
         """Answer with a row for each value of a dimension."""
@@ -106,7 +101,8 @@ class Stats:
         asked.document.update(dimensions=[name], include=_include(asked, total_rows=True))
         asked.document["pagination"] = _pagination(request.query_params)
         if order := request.query_params.get("order"):
-            column = full_name(order.lstrip("-"))
+            column = order.removeprefix("-")
+            column = name if column == "value" else full_name(column)
             asked.document["order_by"] = [[column, "desc" if order.startswith("-") else "asc"]]
         found = await self._reports.ask(request, asked.document)
         rows = _rows(found, asked, ("value",))

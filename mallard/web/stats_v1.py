@@ -60,7 +60,7 @@ class StatsV1:
         """Return a row for each interval of a period."""
         caller = await self._caller(request, version_1.TIMESERIES)
         document = version_1.timeseries(request.query_params, _today(caller))
-        found = await self._reports.answer(caller, document)
+        found = await self._reports.answer(caller, document, every_interval=True)
         return {"results": version_1.series(document, found)}
 
     async def breakdown(self, request: Request) -> Json:

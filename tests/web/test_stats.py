@@ -134,3 +134,38 @@ async def test_a_mistake_is_named(
     answer = await get(site, path, **given)
     assert answer.status_code == 400
     assert answer.json()["field"] == field
+
+
+async def test_an_interval_that_only_the_period_before_had_events_in_is_compared_too(
+    site: Running,
+) -> None:
+    found = await rows(
+        site,
+        "timeseries",
+        period=None,
+        **{"from": "2024-09-17", "to": "2024-09-18"},
+        compare="previous_period",
+        metrics="visitors,bounce_rate",
+        interval="day",
+    )
+    assert found == [
+        {
+            "time": f"2024-09-{17 + n}",
+            "visitors": 0,
+            "bounce_rate": None,
+            "compared": {"visitors": 1 + n, "bounce_rate": 50 * n},
+            "change": {"visitors": -100, "bounce_rate": None},
+        }
+        for n in range(2)
+    ]
+
+
+async def test_a_series_of_too_many_intervals_is_refused(site: Running) -> None:
+    long = {"period": None, "from": "2000-01-01", "to": "2024-01-01"}
+    answer = await get(site, "timeseries", **long, interval="hour")
+    assert (answer.status_code, answer.json()["field"]) == (400, "interval")
+
+
+async def test_a_list_is_ordered_by_its_own_column_too(site: Running) -> None:
+    found = await rows(site, "breakdown/page", order="-value", limit="2", metrics="visitors")
+    assert [row["value"] for row in found] == ["/pricing", "/blog/b"]

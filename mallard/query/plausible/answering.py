@@ -46,6 +46,8 @@ def answer(session: Session, answers: Answers, query: Query, goals: tuple[Any, .
     rows = [_Rendered(query, row, totals, meta) for row in table.rows]
     if _sql_order(query) is None:
         rows = _sorted(rows, query)[query.offset : query.offset + query.limit]
+    if query.every_interval:
+        rows = _every_interval(query, rows, table.buckets, totals)
     if query.compared is not None:
         _compare(session, answers, query, goals, rows, table.buckets)
     if query.include.get("time_labels"):
@@ -75,7 +77,7 @@ def _asked(
     plain = dataclasses.replace(plain, as_of_us=query.as_of_us)
     asked = dataclasses.replace(plain, metrics=_metrics(query))
     order = _sql_order(query)
-    if order is not None and not all_rows:
+    if order is not None and not all_rows and not query.every_interval:
         asked = dataclasses.replace(asked, order=order, limit=query.limit, offset=query.offset)
     if names.GOAL in query.dimensions:
         shown = goals if query.goals is None else query.goals
@@ -103,6 +105,17 @@ def _asked(
         nothing = tuple(_of_nothing(metric) for metric in asked.metrics)
         table = Table([Row(None, None, (), nothing)], 1, table.buckets)
     return table, found
+
+
+def _every_interval(
+    query: Query, rows: list[_Rendered], cut: list[Bucket], totals: _Totals
+) -> list[_Rendered]:
+    found = {row.row.bucket: row for row in rows}
+    nothing = tuple(_of_nothing(metric) for metric in _metrics(query))
+    return [
+        found.get(bucket) or _Rendered(query, Row(bucket, None, (), nothing), totals, {})
+        for bucket in cut
+    ]
 
 
 def _with_goals(query: Query) -> Filter | None:

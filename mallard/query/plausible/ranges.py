@@ -20,6 +20,8 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EARLIEST = date(1970, 1, 1)
 _LATEST = date(9998, 12, 31)
 _DAY = timedelta(days=1)
+# Each day of a period is looked for; no site has more.
+_LONGEST = timedelta(days=36_600)
 
 
 def read_range(value: object, zone: ZoneInfo, now: datetime, first_day: date | None) -> Period:
@@ -30,7 +32,14 @@ def read_range(value: object, zone: ZoneInfo, now: datetime, first_day: date | N
     """
     today = now.astimezone(zone).date()
     if isinstance(value, list):
-        return _read_pair(value, zone)
+        period = _read_pair(value, zone)
+        if period.end - period.start > _LONGEST:
+            raise InvalidInput(
+                f"date_range {value} is longer than {_LONGEST.days} days.",
+                field="date_range",
+                rule="a shorter range",
+            )
+        return period
     if value == "24h":
         end = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
         return Period(end - timedelta(hours=24), end, zone)

@@ -28,7 +28,6 @@ BREAKDOWN = (
 PERIODS = ("day", "7d", "30d", "month", "6mo", "12mo", "custom")
 INTERVALS = ("hour", "day", "week", "month")
 LIMIT, LIMIT_MAX = 100, 1_000
-_ALL_ROWS = 10_000
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OF_DATES = "a date such as 2021-01-31; with period=custom two of them, with a comma between"
 _MONTHS = {"6mo": 6, "12mo": 12}
@@ -50,14 +49,8 @@ def aggregate(given: Mapping[str, str], today: date) -> Json:
 
 
 def timeseries(given: Mapping[str, str], today: date) -> Json:
-    """Return the query of v2 for a row for each interval that has events, and all labels."""
-    interval = _interval(given)
-    return {
-        **_asked(given, today),
-        "dimensions": [f"time:{interval}"],
-        "include": {"time_labels": True},
-        "pagination": {"limit": _ALL_ROWS},
-    }
+    """Return the query of v2 for a row for each interval."""
+    return {**_asked(given, today), "dimensions": [f"time:{_interval(given)}"]}
 
 
 def breakdown(given: Mapping[str, str], today: date, limit: int, page: int) -> Json:
@@ -91,13 +84,13 @@ def aggregated(document: Json, found: Json) -> Json:
 
 
 def series(document: Json, found: Json) -> list[Json]:
-    """Return a row for each interval of v2's answer, those without events too."""
-    metrics = document["metrics"]
-    nothing = [0 if name in names.COUNTS else None for name in metrics]
-    known = {row["dimensions"][0]: row["metrics"] for row in found["results"]}
+    """Return the rows of v2's answer to `timeseries`'s document."""
     return [
-        {"date": label, **dict(zip(metrics, known.get(label, nothing), strict=True))}
-        for label in found["meta"]["time_labels"]
+        {
+            "date": row["dimensions"][0],
+            **dict(zip(document["metrics"], row["metrics"], strict=True)),
+        }
+        for row in found["results"]
     ]
 
 
