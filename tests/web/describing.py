@@ -37,6 +37,11 @@ class Asked:
     is_stranger: bool = False
 
     @property
+    def is_right(self) -> bool:
+        """Whether it is answered with what it asks for."""
+        return self.status < 300
+
+    @property
     def content(self) -> bytes | None:
         """The body as it is sent."""
         if self.body is None or isinstance(self.body, bytes):
@@ -158,6 +163,8 @@ def _insights() -> Iterator[Asked]:
     steps = {"steps": "page:/,goal:Signup"}
     reports: list[tuple[str, list[dict[str, str]]]] = [
         ("funnel", [steps, {**steps, "by": "source", "window": "1h"}, {**steps, "within": "user"}]),
+        ("funnel", [{**steps, "compare": "previous_year"}]),
+        ("revenue", [{"compare": "previous_year"}]),
         ("journeys", [{}, {"of": "page:/"}, {"of": "page:/pricing", "direction": "before"}]),
         ("retention", [{}, {"interval": "day", "person": "anonymous_id"}]),
         ("revenue", [{}, {"by": "goal"}, {"by": "page"}, {"interval": "day"}]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -105,6 +106,20 @@ async def test_every_answer_is_one_that_the_document_describes(
         assert min(statuses) in got, f"no success of {operation['operationId']}"
         refusals = {status for status in statuses if status in {400, 401, 404}}
         assert not refusals or refusals & got, f"no error of {operation['operationId']}"
+
+
+async def test_what_needs_a_key_answers_nobody_without_one(
+    asked: tuple[Running, Application, str],
+) -> None:
+    mallard, _, _ = asked
+    document = await document_of(mallard)
+    right = {
+        described(document, each)["operationId"]: each for each in documented() if each.is_right
+    }
+    for (path, _), operation in operations(document).items():
+        each = replace(right[operation["operationId"]], is_stranger=True)
+        answer = await send(mallard, each, "")
+        assert (answer.status_code == 401) == bool(operation["security"]), path
 
 
 async def send(mallard: Running, each: Asked, token: str) -> httpx.Response:

@@ -35,6 +35,8 @@ _DAYS = r"^\d{4}-\d{2}-\d{2}\.\.\d{4}-\d{2}-\d{2}$"
 _MOMENT: Json = {"anyOf": [text(format="date"), text(format="date-time")]}
 _AS_OF = text("What was known at a time in the past.", format="date-time")
 
+CHANGE = "In percent of the other number; of a percentage itself, in points."
+
 
 def metric(name: str) -> Json:
     """Return the schema of a metric's value."""

@@ -13,6 +13,7 @@ from mallard.query.reports.steps import RULE as STEPS
 from mallard.web.insight import PAGED, SHARED
 from mallard.web.insights import COHORTS
 from mallard.web.openapi import asking
+from mallard.web.openapi.asking import CHANGE
 from mallard.web.openapi.operations import Area, answer, operation, query, shared
 from mallard.web.openapi.schemas import (
     Json,
@@ -29,6 +30,11 @@ ERRORS = (400, 422, 504)
 COUNT = whole(minimum=0)
 PERCENT = or_null(number("Percent.", minimum=0, maximum=100))
 LOCAL = text("In the site's time zone.", format="date-time")
+# What rows have where `compare` asks for it: by the name of a number.
+COMPARED: Json = {
+    "compared": {"type": "object", "additionalProperties": or_null(number())},
+    "change": {"type": "object", "additionalProperties": or_null(number(CHANGE))},
+}
 
 
 def area() -> Area:
@@ -69,18 +75,19 @@ def _funnel() -> Json:
         "conversion_rate": PERCENT,
         "step_conversion_rate": PERCENT,
         "drop_off": or_null(COUNT),
+        **COMPARED,
     }
     return report(
         "funnel",
         "How many took steps in their order",
         [
-            *map(shared, PAGED),
+            *map(shared, (*PAGED, "compare")),
             query("steps", steps, required=True),
             query("window", window),
             query("within", within),
             query("by", asking.short_dimensions(goals=False, times=False)),
         ],
-        fields(row, optional=("value", "visitors", "users", "visits")),
+        fields(row, optional=("value", "visitors", "users", "visits", *COMPARED)),
         {"within": within, "window": or_null(window)},
     )
 

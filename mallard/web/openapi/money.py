@@ -6,7 +6,7 @@ from mallard.query.reports.attribution import DIMENSIONS
 from mallard.web.insight import PAGED, SHARED
 from mallard.web.money import ACROSS, INTERVALS, MODELS
 from mallard.web.openapi import asking
-from mallard.web.openapi.insights import COUNT, report
+from mallard.web.openapi.insights import COMPARED, COUNT, report
 from mallard.web.openapi.operations import Area, query, shared
 from mallard.web.openapi.schemas import Json, fields, number, or_null, text, word
 
@@ -25,16 +25,17 @@ def _revenue() -> Json:
         "total": number(),
         "average": or_null(number()),
         "events": COUNT,
+        **COMPARED,
     }
     return report(
         "revenue",
         "What came in, of all, by a dimension or over time",
         [
-            *map(shared, PAGED),
+            *map(shared, (*PAGED, "compare")),
             query("by", asking.short_dimensions(times=False)),
             query("interval", word(INTERVALS, "Instead of `by`.")),
         ],
-        fields(row, optional=("time", "value")),
+        fields(row, optional=("time", "value", *COMPARED)),
         {"total_rows": COUNT},
     )
 

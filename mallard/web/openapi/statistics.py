@@ -134,9 +134,7 @@ def _report(
 
 def _schemas() -> dict[str, Json]:
     value = {"anyOf": [{"type": "number"}, {"type": "null"}, ref("Money")]}
-    percent = or_null(
-        number("Percent of the number compared with; of a percentage itself, points.")
-    )
+    percent = or_null(number(asking.CHANGE))
     compared = {
         "dimensions": items(text()),
         "metrics": items(value),

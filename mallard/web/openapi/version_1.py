@@ -11,6 +11,7 @@ from mallard.web.openapi.schemas import (
     all_optional,
     fields,
     items,
+    number,
     or_null,
     text,
     whole,
@@ -21,7 +22,7 @@ from mallard.web.openapi.schemas import (
 def area() -> Area:
     """Return the area."""
     known = {name: asking.metric(name) for name in names.METRICS}
-    change = or_null(whole("Percent."))
+    change = or_null(number(asking.CHANGE))
     numbers = {
         name: fields({"value": each, "change": change}, optional=["change"])
         for name, each in known.items()
