@@ -35,7 +35,7 @@ from mallard.jobs.rollup import Rollups
 from mallard.jobs.schedule import Job, Schedule
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine
-from mallard.query.events import read_newest
+from mallard.query.newest import NewestPart
 from mallard.query.plausible.segments import check_segment
 from mallard.query.sandbox import Sandbox
 from mallard.query.shell_script import ShellScript
@@ -127,6 +127,7 @@ class Server:
             self.telemetry,
         )
         self._build_maintenance(Hindsight(bots, referrers))
+        self.newest_part = NewestPart(self.store)
         self.engine = Engine(config.query, self.data)
         self.tail = Tail(self.buffer)
         self.answers = Answers(self.store, self.tail, config.query.cache_bytes)
@@ -198,6 +199,7 @@ class Server:
         self.control.stop(self._interrupt_maintenance)
         self.engine.close()
         self.sandbox.close()
+        self.newest_part.close()
         self.maintenance.stop(self._interrupt_maintenance)
         self.schedule.stop()
         self.buffer.close()
@@ -211,7 +213,7 @@ class Server:
         free = self.files.free_bytes(self.data)
         low = free < self.config.buffer.free_bytes_min
         try:
-            read_newest(self.store)
+            self.newest_part.read()
             store = "ok"
         except CorruptData as error:
             store = str(error)

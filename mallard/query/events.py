@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.buffer.wal import LogReport, read_log
-from mallard.errors import CorruptData
 from mallard.event import ARROW_SCHEMA, Frame, to_table
 from mallard.files import Files
 from mallard.query.macros import MACROS
@@ -27,7 +26,6 @@ from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived, Part
 from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Snapshot
-from mallard.store.store import Store
 
 
 def rows_of(sources: Sequence[str]) -> Sql:
@@ -147,26 +145,3 @@ def _site_days(events: pa.Table) -> list[dict[str, Any]]:
     keys = {"site_id": events["site_id"], "date": pc.cast(events["timestamp"], pa.date32())}
     found: list[dict[str, Any]] = pa.table(keys).group_by(list(keys)).aggregate([]).to_pylist()
     return found
-
-
-def read_newest(store: Store) -> int:
-    """Read from the newest part, as a query would, and return its number of rows; 0 without parts.
-
-    Raises CorruptData when it cannot be read.
-    """
-    snapshot = store.snapshot()
-    newest = max(snapshot.parts, key=lambda part: part.last_position, default=None)
-    if newest is None:
-        return 0
-    with duckdb.connect() as connection:
-        try:
-            # A sum is read from the rows; a count or a maximum could come from the file's footer.
-            row = connection.execute(
-                "SELECT count(*), sum(position) FROM read_parquet($1)", [store.source(newest)]
-            ).fetchone()
-        except duckdb.Error as error:
-            raise CorruptData(f"{newest.location} cannot be read ({error}).") from error
-    assert row is not None
-    if row != (newest.rows, newest.position_sum):
-        raise CorruptData(f"{newest.location} is not what the manifest says of it.")
-    return newest.rows

@@ -11,9 +11,9 @@ import duckdb
 import pytest
 
 from mallard.buffer.wal import read_log
-from mallard.errors import CorruptData, StorageError
+from mallard.errors import StorageError
 from mallard.event import Event, Frame
-from mallard.query.events import open_folder, read_newest, show, show_folder
+from mallard.query.events import open_folder, show, show_folder
 from mallard.store.snapshot import Snapshot
 from tests.factories import NOON_US, make_event
 from tests.rooms import Rooms
@@ -125,44 +125,3 @@ def test_a_folder_without_any_event_has_the_view_all_the_same(build: Build) -> N
         assert count(connection) == 0
     with pytest.raises(StorageError, match="not a Mallard data folder"):
         open_folder(rooms.data / "wal")
-
-
-def test_reading_the_newest_part_gives_its_rows_and_zero_without_parts(build: Build) -> None:
-    rooms = build()
-    assert read_newest(rooms.store) == 0
-    for count in (1, 2):
-        rooms.append(*[make_event()] * count)
-        rooms.flusher.flush()
-    assert read_newest(rooms.store) == 2
-
-
-def lose(path: Path) -> None:
-    path.unlink()
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
-
-
-def blank(path: Path) -> None:
-    """Keep the footer, lose the rows."""
-    content = path.read_bytes()
-    path.write_bytes(content[:4] + bytes(400) + content[404:])
-
-
-def swap(path: Path) -> None:
-    other = path.with_name("empty.parquet")
-    path.write_bytes(other.read_bytes())
-
-
-@pytest.mark.parametrize("harm", [lose, cut, blank, swap])
-def test_a_newest_part_that_cannot_be_read_is_corrupt_data_that_names_it(
-    harm: Callable[[Path], None], build: Build
-) -> None:
-    rooms = build()
-    rooms.append(make_event(), make_event())
-    rooms.flusher.flush()
-    (part,) = rooms.store.snapshot().parts
-    harm(rooms.data / part.location)
-    with pytest.raises(CorruptData, match=part.location):
-        read_newest(rooms.store)
