@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from mallard.query.answers import Answers, Relations
+from mallard.query.answers import Answers
 from mallard.query.dimensions import Dimension
 from mallard.query.engine import Session
 from mallard.query.filters import Filter, fits
-from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen
+from mallard.query.reports.chosen import DONE, ORDER, Choice, Chosen, chosen
 from mallard.query.sql import Sql
 
 DIMENSIONS = (
@@ -116,7 +116,7 @@ def attribution(session: Session, answers: Answers, question: AttributionQuestio
     return list(owed.values())
 
 
-def _conversions(found: Relations, question: AttributionQuestion) -> Sql:
+def _conversions(found: Chosen, question: AttributionQuestion) -> Sql:
     # A server that knows the visitor alone means the user of the visit, where one is known.
     return Sql(f"""
         SELECT position, key, {question.across.sql} AS person,
@@ -133,7 +133,7 @@ def _conversions(found: Relations, question: AttributionQuestion) -> Sql:
         )""")
 
 
-def _touches(found: Relations, question: AttributionQuestion) -> Sql:
+def _touches(found: Chosen, question: AttributionQuestion) -> Sql:
     return Sql(f"""
         SELECT {question.across.sql} AS touch_person, {question.by.sql} AS value,
             (epoch_us(started_at)::HUGEINT << 62) + first_position AS touch_key

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mallard.query.answers import Answers, Relations
+from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import Filter, check_expressions, kept
@@ -36,11 +35,24 @@ class Choice:
     as_of_us: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Queries for what was chosen.
+
+    events: the chosen ones. days: all events of the UTC days that the period touches. visits: those
+    of these days.
+    """
+
+    events: Sql
+    days: Sql
+    visits: Sql
+
+
 @contextmanager
 def chosen(
     session: Session, answers: Answers, choice: Choice, *, cut: bool = True
-) -> Iterator[Relations]:
-    """Give queries for the chosen events and for the visits of their days, within a context.
+) -> Iterator[Chosen]:
+    """Give queries for the chosen events and for what is around them, within a context.
 
     A filter that asks of a visit is answered by all of its UTC day, also where the period cuts it.
     cut: False for events of the whole UTC days that the period touches. Raises InvalidInput for an
@@ -54,7 +66,7 @@ def chosen(
         if cut:
             inside = f"epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"
             events = Sql(f"FROM ({events}) WHERE {inside}")
-        yield dataclasses.replace(found, events=events)
+        yield Chosen(events, found.events, found.visits)
 
 
 def valued(events: Sql, visits: Sql, by: Sequence[By]) -> Sql:

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from mallard.query.answers import Answers, Relations
+from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension
 from mallard.query.engine import Session
 from mallard.query.filters import Filter
 from mallard.query.period import Period, micros
-from mallard.query.reports.chosen import ORDER, Choice, chosen, valued
+from mallard.query.reports.chosen import ORDER, Choice, Chosen, chosen, valued
+from mallard.query.sessions import visits
 from mallard.query.sql import Sql
 
 CURRENT_MINUTES = 5
 MINUTES = 30
 _MINUTE_US = 60_000_000
-_OF_VISITS = (Dimension.SOURCE, Dimension.COUNTRY)
+_TOLD = (Dimension.PAGE, Dimension.SOURCE, Dimension.COUNTRY)
+_PAGES = " FILTER (event_type = 'page')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +70,18 @@ def realtime(session: Session, answers: Answers, question: RealtimeQuestion) -> 
     choice = Choice(question.site_id, period, question.keep)
     since = micros(question.now - timedelta(minutes=CURRENT_MINUTES))
     with chosen(session, answers, choice) as found:
-        lists = {
-            each: session.rows(_top(found, each, since, question.rows))
-            for each in (Dimension.PAGE, *_OF_VISITS)
-        }
         counted = {row[0]: row[1:] for row in session.rows(_by_minute(found, micros(start)))}
-        ((visitors,),) = session.rows(_current(found, since))
+        current = session.take(session.table(_current(found, since)))
+        ((visitors,),) = session.rows(Sql(f"SELECT count(*) FROM {current}"))
+        lists = [session.rows(_top(current, each, question.rows)) for each in _TOLD]
     minutes = [
         Minute(start + timedelta(minutes=number), *counted.get(number, (0, 0)))
         for number in range(MINUTES)
     ]
-    return Realtime(visitors, minutes, *lists.values())
+    return Realtime(visitors, minutes, *lists)
 
 
-def _current(found: Relations, since_us: int) -> Sql:
-    return Sql(f"""
-        SELECT count(DISTINCT (timestamp::DATE, visitor_id)) FILTER (visitor_id IS NOT NULL)
-        FROM ({found.events}) WHERE epoch_us(timestamp) > {since_us}""")
-
-
-def _by_minute(found: Relations, start_us: int) -> Sql:
+def _by_minute(found: Chosen, start_us: int) -> Sql:
     return Sql(f"""
         SELECT (epoch_us(timestamp) - {start_us}) // {_MINUTE_US} AS minute,
             count(DISTINCT (timestamp::DATE, visitor_id)) FILTER (visitor_id IS NOT NULL),
@@ -95,15 +89,24 @@ def _by_minute(found: Relations, start_us: int) -> Sql:
         FROM ({found.events}) GROUP BY minute""")
 
 
-def _top(found: Relations, by: By, since_us: int, rows: int) -> Sql:
-    """Of a page the last one each visitor saw, of a visit's dimension that of their last visit."""
-    current = Sql(f"FROM ({found.events}) WHERE epoch_us(timestamp) > {since_us}")
-    is_told = "event_type = 'page'" if by is Dimension.PAGE else "true"
+def _current(found: Chosen, since_us: int) -> Sql:
+    """A row for each current visitor: the last page they saw, and what their last visit tells."""
+    current = Sql(f"""
+        FROM ({found.events})
+        WHERE epoch_us(timestamp) > {since_us} AND visitor_id IS NOT NULL""")
+    # Of all the day's visits only theirs are made up.
+    theirs = Sql(f"FROM ({found.days}) SEMI JOIN ({current}) USING (visitor_id)")
+    last = ", ".join(
+        f"arg_max_null({each.column}, {ORDER}){_PAGES if each is Dimension.PAGE else ''} "
+        f"AS {each.column}"
+        for each in _TOLD
+    )
     return Sql(f"""
-        SELECT value, count(*) AS visitors
-        FROM (
-            SELECT arg_max_null({by.column}, {ORDER}) FILTER ({is_told}) AS value
-            FROM ({valued(current, found.visits, (by,))})
-            WHERE visitor_id IS NOT NULL GROUP BY date, visitor_id
-        )
+        SELECT date, visitor_id, {last}
+        FROM ({valued(current, visits(theirs), _TOLD)}) GROUP BY date, visitor_id""")
+
+
+def _top(current: Sql, by: By, rows: int) -> Sql:
+    return Sql(f"""
+        SELECT {by.column} AS value, count(*) AS visitors FROM {current}
         GROUP BY value ORDER BY visitors DESC, value NULLS LAST LIMIT {int(rows)}""")
