@@ -1,4 +1,4 @@
-"""Runs maintenance of a store once for each disk operation in it, which fails or is the last one.
+"""Runs maintenance of a store once for disk operations in it, which fail or are the last one.
 
 A folder is built once; then for each operation a copy of it is opened, the maintenance is run until
 that operation, and what is left is opened again, as the next start does.
@@ -7,7 +7,6 @@ that operation, and what is left is opened again, as the next start does.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import sqlite3
 from collections import Counter
@@ -21,7 +20,7 @@ from mallard.errors import MallardError
 from mallard.files import Files
 from mallard.jobs.verify import verify
 from mallard.query.events import open_folder
-from tests.faults import Crash, Fault, FaultyFiles
+from tests.faults import Crash, Fault, FaultyFiles, sample
 from tests.stored import Stored
 
 Maintain = Callable[[Stored], None]
@@ -42,26 +41,33 @@ def at_every_step(
     maintain: Maintain,
     *,
     day: int,
+    every: int,
 ) -> Iterator[Aftermath]:
     """Yield what is left of each run of `maintain`, which fails at another operation each time.
 
     folder: an empty one. build: fills a store. day: when it is maintained, from 2024-05-01. Where
-    the fault is an error, the same process then tries again, and has to succeed.
+    the fault is an error, the same process then tries again, and has to succeed. every: 1 for each
+    operation, otherwise for each so-manieth of a kind.
     """
     built = folder / "built"
     built.mkdir()
     stored = Stored(built, day=day)
     build(stored)
     stored.close()
-    for step in itertools.count(1):
+    shutil.copytree(built, folder / "whole")
+    counting = FaultyFiles(0, fault)
+    stored = Stored(folder / "whole", counting, day)
+    opened = counting.steps
+    maintain(stored)
+    kinds = counting.kinds[opened:]
+    stored.close()
+    for step in sample(kinds, fault, every):
         data = folder / f"{step}"
         shutil.copytree(built, data)
         files = FaultyFiles(0, fault)
         with contextlib.suppress(Crash):
             _run(Stored(data, files, day), files, step, maintain)
-        if not files.step_name:
-            assert step > 1, "nothing can fail"
-            return
+        assert files.step_name == kinds[step - 1], "the steps are others each time"
         yield Aftermath(data, f"{fault.name} at step {step}, {files.step_name}")
         shutil.rmtree(data)
 

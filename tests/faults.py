@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn, TypeVar
+
+import pytest
 
 from mallard.files import Files
 
@@ -30,11 +33,36 @@ class Fault(Enum):
     FAIL_AFTER = "the step happens, and an error is reported all the same"
 
 
+def sampled(every: int) -> pytest.MarkDecorator:
+    """Mark a test of all disk steps: it takes each so-manieth, and in `make test-long` each one."""
+    long = pytest.param(1, id="each", marks=pytest.mark.long)
+    return pytest.mark.parametrize("every", [pytest.param(every, id="some"), long])
+
+
+EVERY = sampled(4)
+
+
+def sample(kinds: Sequence[str], fault: Fault, every: int) -> list[int]:
+    """Return at which steps to fail, counted from 1: each so-manieth of a kind, and one at least.
+
+    kinds: of each step, in order. Faults begin at different ones: together they meet more of them.
+    """
+    of_kind: dict[str, list[int]] = defaultdict(list)
+    for step, kind in enumerate(kinds, 1):
+        of_kind[kind].append(step)
+    first = list(Fault).index(fault)
+    return sorted(
+        step
+        for steps in of_kind.values()
+        for step in steps[first % min(every, len(steps)) :: every]
+    )
+
+
 class FaultyFiles(Files):
     """Real files, until step `fail_at`, counted from 1. With 0 it only counts."""
 
     def __init__(self, fail_at: int, fault: Fault) -> None:
-        self.steps = 0
+        self.kinds: list[str] = []  # of each step so far
         self.crashed = False
         self.step_name = ""
         self._fail_at = fail_at
@@ -43,6 +71,11 @@ class FaultyFiles(Files):
         self._synced_bytes: dict[Path, int] = {}
         self._databases: set[sqlite3.Connection] = set()
         self._undo: dict[Path, list[Callable[[], None]]] = {}
+
+    @property
+    def steps(self) -> int:
+        """How many there were so far."""
+        return len(self.kinds)
 
     def fail_from_here(self, step: int) -> None:
         """Fail at the step so many steps from now."""
@@ -143,7 +176,7 @@ class FaultyFiles(Files):
     def _step(self, name: str, act: Callable[[], T], tear: Callable[[], None] | None = None) -> T:
         if self.crashed:
             raise Crash
-        self.steps += 1
+        self.kinds.append(name)
         if self.steps != self._fail_at:
             return act()
         self.step_name = name

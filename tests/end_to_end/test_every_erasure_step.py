@@ -19,11 +19,10 @@ from mallard.jobs.verify import verify
 from mallard.query.events import open_folder
 from tests.end_to_end.test_every_disk_step import let_threads_crash
 from tests.erasing import KEPT, MARK, ErasingRooms, holders, of_other, of_subject, user
-from tests.faults import Crash, Fault, FaultyFiles
+from tests.faults import Crash, Fault, FaultyFiles, sample, sampled
+from tests.stored import FAULTS
 from tests.waiting import until
 
-# Every operation would take minutes. Each fault begins at another: together they meet all.
-EVERY = 7
 BEFORE, AFTER = Counter({MARK: 3, KEPT: 3}), Counter({KEPT: 3})
 
 
@@ -69,10 +68,22 @@ class Aftermath:
     where: str
 
 
+def kinds_of_steps(data: Path) -> list[str]:
+    """Return what disk operations an erasure consists of, in order."""
+    files = FaultyFiles(0, Fault.EIO)
+    rooms = ErasingRooms(data, files)
+    opened = files.steps
+    erase(rooms, files)
+    rooms.close()
+    return files.kinds[opened:]
+
+
 def at_every_step(folder: Path, built: Path, fault: Fault, every: int) -> Iterator[Aftermath]:
-    """Yield what is left after each so-manieth operation failed; the first differs by fault."""
-    step = 1 + list(Fault).index(fault) % every
-    while True:
+    """Yield what is left after each so-manieth operation of a kind failed."""
+    shutil.copytree(built, folder / "whole")
+    kinds = kinds_of_steps(folder / "whole")
+    assert len(kinds) > 60, "an erasure has many operations"
+    for step in sample(kinds, fault, every):
         data = folder / f"{step}"
         shutil.copytree(built, data)
         files = FaultyFiles(0, fault)
@@ -84,20 +95,17 @@ def at_every_step(folder: Path, built: Path, fault: Fault, every: int) -> Iterat
             finally:
                 with contextlib.suppress(Crash, sqlite3.Error):
                     rooms.close()
-        if not files.step_name:
-            assert step > 60, "an erasure has many operations"
-            return
         yield Aftermath(data, f"{fault.name} at step {step}, {files.step_name}")
         shutil.rmtree(data)
-        step += every
 
 
-@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
+@sampled(12)  # an operation takes a fifth of a second
+@pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_step_fails_the_subject_is_there_or_erased_and_others_exactly_once(
-    fault: Fault, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, every: int, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_threads_crash(monkeypatch)
-    for after in at_every_step(tmp_path, built, fault, every=EVERY):
+    for after in at_every_step(tmp_path, built, fault, every):
         found = users(after.data)
         assert found in (BEFORE, AFTER), after.where
         rooms = ErasingRooms(after.data, Files())

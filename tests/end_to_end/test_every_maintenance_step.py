@@ -1,4 +1,4 @@
-"""Each disk operation of compaction in turn fails, tears or is the last one."""
+"""Disk operations of compaction in turn fails, tears or is the last one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mallard.jobs.compaction import Compactor
 from mallard.jobs.verify import verify
 from mallard.telemetry import Telemetry
 from tests.every_step import assert_is_sound, at_every_step
-from tests.faults import Fault
+from tests.faults import EVERY, Fault
 from tests.stored import A, B, Stored, date
 
 # The other faults do nothing here that these do not: an error with half a write or after the step,
@@ -46,9 +46,10 @@ def flush_some(stored: Stored) -> None:
     stored.flush(0, A, A)
 
 
+@EVERY
 @FAULTS
-def test_a_merge_happens_once_or_not_at_all(fault: Fault, tmp_path: Path) -> None:
-    for after in at_every_step(tmp_path, fault, flush_some, compact, day=0):
+def test_a_merge_happens_once_or_not_at_all(fault: Fault, every: int, tmp_path: Path) -> None:
+    for after in at_every_step(tmp_path, fault, flush_some, compact, day=0, every=every):
         assert_is_sound(after, 6)
         stored = Stored(after.data)
         compact(stored)
@@ -57,16 +58,17 @@ def test_a_merge_happens_once_or_not_at_all(fault: Fault, tmp_path: Path) -> Non
         assert verify(after.data, Files()).notes == [], after.where
 
 
+@EVERY
 @FAULTS
 def test_sites_are_settled_with_what_was_settled_already_once_or_not_at_all(
-    fault: Fault, tmp_path: Path
+    fault: Fault, every: int, tmp_path: Path
 ) -> None:
     def build(stored: Stored) -> None:
         stored.flush(0, A, A, A)
         compact(stored)
         stored.flush(0, B, A)
 
-    for after in at_every_step(tmp_path, fault, build, compact, day=LATER):
+    for after in at_every_step(tmp_path, fault, build, compact, day=LATER, every=every):
         assert_is_sound(after, 5)
         stored = Stored(after.data, day=LATER)
         compact(stored)
@@ -75,9 +77,10 @@ def test_sites_are_settled_with_what_was_settled_already_once_or_not_at_all(
         assert verify(after.data, Files()).notes == [], after.where
 
 
+@EVERY
 @FAULTS
 def test_what_compaction_took_out_is_swept_away_and_nothing_else(
-    fault: Fault, tmp_path: Path
+    fault: Fault, every: int, tmp_path: Path
 ) -> None:
     def build(stored: Stored) -> None:
         flush_some(stored)
@@ -87,7 +90,7 @@ def test_what_compaction_took_out_is_swept_away_and_nothing_else(
         stored.clock.pass_by(60)
         stored.store.sweep()
 
-    for after in at_every_step(tmp_path, fault, build, sweep, day=LATER):
+    for after in at_every_step(tmp_path, fault, build, sweep, day=LATER, every=every):
         assert_is_sound(after, 6)
         stored = Stored(after.data, day=LATER + 1)
         stored.store.sweep()

@@ -27,7 +27,7 @@ from mallard.store.snapshot import Change, Rule, Snapshot
 from mallard.telemetry import Telemetry
 from tests.every_step import assert_is_sound, at_every_step
 from tests.factories import NOON_US
-from tests.faults import Crash, Fault, FaultyFiles
+from tests.faults import EVERY, Crash, Fault, FaultyFiles, sample
 from tests.sql import ask
 from tests.stored import A, B, SettableClock, Stored, date
 
@@ -285,16 +285,17 @@ def job_over(stored: Stored) -> Rollups:
     return Rollups(StoreConfig(), store, stored.data, lambda: 1 << 40, clock, Telemetry())
 
 
+@EVERY
 @pytest.mark.usefixtures("few_dimensions")
 @pytest.mark.parametrize("fault", faults(Fault.POWER_LOSS))
 def test_whatever_step_of_a_rebuild_fails_no_event_is_touched_and_the_job_makes_the_rest(
-    fault: Fault, tmp_path: Path
+    fault: Fault, every: int, tmp_path: Path
 ) -> None:
     def rebuild(stored: Stored) -> None:
         job_over(stored).rebuild()
         stored.store.sweep(hurry=True)
 
-    for after in at_every_step(tmp_path, fault, build_sums, rebuild, day=0):
+    for after in at_every_step(tmp_path, fault, build_sums, rebuild, day=0, every=every):
         assert_is_sound(after, 4)
         room = Room(after.data)
         room.job.run()
@@ -331,19 +332,22 @@ def prepare(data: Path) -> dict[str, int]:
     return {date(0): 3, date(1): 1, date(2): 1, date(31): 1}
 
 
+@EVERY
 @pytest.mark.usefixtures("few_dimensions")
 @pytest.mark.parametrize("fault", faults(Fault.EIO, Fault.CRASH_AFTER))
-def test_whatever_step_fails_sums_are_true_or_not_read(fault: Fault, tmp_path: Path) -> None:
+def test_whatever_step_fails_sums_are_true_or_not_read(
+    fault: Fault, every: int, tmp_path: Path
+) -> None:
     before, data = tmp_path / "before", tmp_path / "data"
     truth = prepare(before)
     shutil.copytree(before, data)
     files = FaultyFiles(0, fault)
     opened = roll_up(data, files)
     assert files.steps > opened + 20
-    for step in range(opened + 1, files.steps + 1):
+    for step in sample(files.kinds[opened:], fault, every):
         shutil.rmtree(data)
         shutil.copytree(before, data)
-        faulty = FaultyFiles(step, fault)
+        faulty = FaultyFiles(opened + step, fault)
         roll_up(data, faulty)
         where = f"{fault.name} at step {step}, {faulty.step_name}"
         room = Room(data)
