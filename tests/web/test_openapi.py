@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from mallard.config import TrackerConfig
 from mallard.query.plausible import names
 from mallard.query.plausible.reading import KEYS
 from mallard.server import Server
 from mallard.web.app import Application
+from mallard.web.openapi.document import document
 from mallard.web.openapi.schemas import Json
 from tests.web.describing import ALL, SITE, Asked, documented, seeded
 from tests.web.running import Running, talking_to
@@ -61,6 +65,25 @@ async def test_the_document_is_openapi_3_1(asked: tuple[Running, Application, st
     validate(document)
     ids = [each["operationId"] for each in operations(document).values()]
     assert len(ids) == len(set(ids))
+
+
+def test_each_of_several_event_and_script_paths_has_operations_of_its_own() -> None:
+    config = TrackerConfig(event_paths=("/api/event", "/e"), script_paths=("/js/a.js", "/b"))
+    found = document(config)
+    validate(found)
+    ids = [each["operationId"] for each in operations(found).values()]
+    assert len(ids) == len(set(ids))
+    assert {"/e", "/e/batch", "/js/a.{features}.js", "/b"} <= found["paths"].keys()
+
+
+def test_a_server_that_nobody_asks_does_not_load_the_document() -> None:
+    program = "import sys, mallard.server, mallard.web.app; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    names_loaded = loaded.stdout.split()
+    assert "mallard.web.openapi.route" in names_loaded
+    assert "mallard.web.openapi.document" not in names_loaded
 
 
 async def test_every_route_with_its_methods_is_described_and_nothing_else(

@@ -18,7 +18,7 @@ from mallard.web.openapi.document import document
 from mallard.web.openapi.schemas import Json
 from tests.web.describing import SITE, seeded
 
-EXAMPLES = 8  # of each operation that are right, and as many that are wrong
+EXAMPLES = 6  # of each operation that are right, and as many that are wrong
 # Each of these takes a process of its own.
 FEW = {"sql": 3, "export": 4}
 OWN_KEY = 1
