@@ -57,7 +57,10 @@ class Answers:
     def __init__(self, store: Store, tail: Tail, cache_bytes: int) -> None:
         self._store = store
         self._tail = tail
-        self._kept = Kept(cache_bytes)
+        self._kept = Kept(cache_bytes - cache_bytes // 4)
+        # What is known of open days is of one version each, and events come in all the time: it
+        # would drive out what is true for ever.
+        self._kept_open = Kept(cache_bytes // 4)
 
     def version(self) -> Hashable:
         """Name what is stored now: the same question about the same version has one answer."""
@@ -102,7 +105,7 @@ class Answers:
             settled = [day for day in dates if days.day(day)]
             rest = [day for day in dates if not days.day(day)]
             found = [days.settled(settled)] if settled else []
-            found += [days.open(rest, self._kept)] if rest else []
+            found += [days.open(rest, self._kept_open)] if rest else []
             if not found:
                 found = [_no_days(session)]
             start, end = (pieces[0].start_us, pieces[-1].end_us) if pieces else (0, 0)
@@ -139,9 +142,19 @@ class Answers:
         if settled:
             yield self._settled(days, grouping, settled)
         if rest:
-            found = days.open(_dates(rest), self._kept)
-            counted = _scan(days.session, grouping, found, rest)
-            yield from (in_bucket(table, piece.bucket) for piece, table in counted.items())
+            yield self._open(days, grouping, rest)
+
+    def _open(self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
+        """Sums of open days, kept until something is stored."""
+        key = "sums", grouping, days.version, tuple(pieces)
+        table = self._kept_open.get(key)
+        if table is None:
+            found = days.open(_dates(pieces), self._kept_open)
+            counted = _scan(days.session, grouping, found, pieces)
+            tables = [in_bucket(sums, piece.bucket) for piece, sums in counted.items()]
+            table = total(grouping, tables)
+            self._kept_open.keep({key: narrowed(table)})
+        return table
 
     def _settled(
         self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Day]]

@@ -71,6 +71,11 @@ class SiteDays:
         return self._snapshot
 
     @property
+    def version(self) -> Hashable:
+        """Names what is stored at this instant."""
+        return self._snapshot.version, self._tail.last_position
+
+    @property
     def session(self) -> Session:
         """The question's session."""
         return self._session
@@ -90,26 +95,23 @@ class SiteDays:
 
     def open(self, days: Sequence[str], kept: Kept) -> tuple[Sql, Sql]:
         """Return queries for the events and the visits of days that are not settled."""
-        key: Hashable = (
-            *("open", self.site_id, tuple(sorted(days)), self._as_of_us),
-            *(self._snapshot.version, self._tail.last_position),
-        )
-        events = kept.get(key)
+        key = self.site_id, tuple(sorted(days)), self._as_of_us, self.version
+        events = kept.get(("events", *key))
         if events is None:
             parts = self._parts(days)
             waiting = self._fresh.num_rows if self._fresh is not None else 0
             query = narrow(annotated(self._rows(parts, days)))
             if sum(part.rows for part in parts) + waiting > KEPT_EVENTS:
                 self._session.cursor.execute(f"CREATE OR REPLACE TEMP TABLE open_rows AS {query}")
-                return self._named(Sql("FROM open_rows"))
+                return Sql("FROM open_rows"), visits(Sql("FROM open_rows"))
             events = self._session.table(query)
-            kept.keep({key: events})
-        return self._named(Sql(f"FROM {self._session.take(events)}"))
-
-    def _named(self, events: Sql) -> tuple[Sql, Sql]:
-        self._session.view("open_events", events)
-        self._session.view("open_visits", visits(Sql("FROM open_events")))
-        return Sql("FROM open_events"), Sql("FROM open_visits")
+            kept.keep({("events", *key): events})
+        stored = Sql(f"FROM {self._session.take(events)}")
+        told = kept.get(("visits", *key))
+        if told is None:
+            told = self._session.table(visits(stored))
+            kept.keep({("visits", *key): told})
+        return stored, Sql(f"FROM {self._session.take(told)}")
 
     def _parts(self, days: Sequence[str]) -> list[Part]:
         wanted, site = set(days), self.site_id
