@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from mallard.accounts.access import Scope
 from mallard.accounts.control import Control
 from tests.web.running import Running
@@ -72,3 +76,28 @@ async def test_properties_and_the_values_of_one(site: Running) -> None:
     assert found["total_rows"] == 2
     found = await answer(site, "props/plan", metrics="visitors", order="-visitors")
     assert found["rows"] == [{"value": "(none)", "visitors": 3}, {"value": "pro", "visitors": 1}]
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "status"),
+    [
+        ("sessions", {"limit": "10001"}, 400),
+        ("sessions", {"offset": "-1"}, 400),
+        ("sessions", {"order": "visitors"}, 400),
+        ("sessions", {"filters": "page==' OR 1=1 --"}, 200),
+        ("sessions/%00", {"period": None}, 404),
+        ("props", {"offset": "7"}, 200),
+        ("props", {"metrics": "visitors"}, 400),
+        ("props/", {}, 400),
+        ("props/a%00b", {}, 200),
+        ("props/" + "k" * 301, {}, 400),
+        ('props/\'%20OR%20"1"="1/~%5C', {}, 200),
+    ],
+)
+async def test_what_is_asked_oddly_is_answered_plainly(
+    path: str, given: dict[str, Any], status: int, site: Running
+) -> None:
+    found = await get(site, path, **given)
+    assert found.status_code == status, found.text
+    if status == 400:
+        assert found.json()["rule"]
