@@ -106,7 +106,7 @@ def buckets(period: Period, interval: Interval | None) -> list[Bucket]:
         return [Bucket(period.start, period.start, period.end)]
     if _utc(period.end) - _utc(period.start) > BUCKETS_MAX * _LENGTHS[interval]:
         raise InvalidInput(
-            f"The period has more than {BUCKETS_MAX} intervals of a {interval}.",
+            f"The period has more than {BUCKETS_MAX} intervals of one {interval}.",
             field="interval",
             rule="a longer interval, or a shorter period",
         )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mallard.errors import InvalidInput
 from mallard.query.period import Bucket, Interval, Period, buckets, micros, midnight, slices
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
@@ -116,3 +117,10 @@ def test_buckets_and_slices_cover_a_period_without_gap_or_overlap(
     assert [each.bucket for each in pieces] == sorted(each.bucket for each in pieces)
     labels = [each.label.astimezone(UTC) for each in cut]
     assert labels == sorted(set(labels))
+
+
+def test_a_period_of_more_intervals_than_anybody_reads_is_refused() -> None:
+    decade = Period.of_days(date(2010, 1, 1), date(2019, 12, 31), BERLIN)
+    assert len(buckets(decade, Interval.DAY)) == 3652
+    with pytest.raises(InvalidInput, match="more than 10000 intervals of one hour"):
+        buckets(decade, Interval.HOUR)

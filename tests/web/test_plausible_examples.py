@@ -275,7 +275,10 @@ async def test_including_imported_data_of_which_there_is_none(site: Running) -> 
 
 
 async def test_revenue_metrics(site: Running) -> None:
-    found = await rows(site, metrics=["total_revenue"], date_range="all", dimensions=["event:goal"])
+    answer = await ask(site, metrics=["total_revenue"], date_range="all", dimensions=["event:goal"])
+    assert answer["meta"] == {}
+    assert answer["query"]["order_by"] == [["total_revenue", "desc"]]
+    found = [(row["dimensions"], row["metrics"]) for row in answer["results"]]
     dollars = {
         "short": "$96.3M",
         "value": 96336315,
@@ -373,6 +376,54 @@ async def test_every_operator_as_documented(site: Running) -> None:
     asked = {"metrics": ["visitors"], "date_range": "7d"}
     found = [(each, await rows(site, **asked, filters=[each])) for each, _ in OPERATORS]
     assert found == [(each, [([], [visitors])]) for each, visitors in OPERATORS]
+
+
+async def test_texts_of_any_language_fit_in_any_case(site: Running) -> None:
+    pages = ["/ÄPFEL", "/äpfel/日本", "/İstanbul", "/" + "x" * 2_000]
+    events = [view(30 + n, page, -DAY) for n, page in enumerate(pages)]
+    await site.server.buffer.append(events)
+    ignoring = {"case_sensitive": False}
+    conditions: list[tuple[list[Any], int]] = [
+        (["matches", "event:page", ["^/ä.*本$"]], 1),
+        (["matches", "event:page", ["\\p{Han}"]], 1),
+        (["matches", "event:page", ["^/ä"], ignoring], 2),
+        (["contains", "event:page", ["äPF"], ignoring], 2),
+        (["is", "event:page", ["/İSTANBUL"], ignoring], 1),
+        (["is", "event:page", pages[3:]], 1),
+        (["contains", "event:page", ["x" * 2_001]], 0),
+    ]
+    asked = {"metrics": ["visitors"], "date_range": "7d"}
+    found = [(each, await rows(site, **asked, filters=[each])) for each, _ in conditions]
+    assert found == [(each, [([], [visitors])]) for each, visitors in conditions]
+
+
+async def test_an_aggregate_is_one_row_and_nothing_after_it(site: Running) -> None:
+    asked = {"metrics": ["visitors"], "date_range": "7d"}
+    assert await rows(site, **asked, pagination={"offset": 1}) == []
+
+
+async def test_goals_by_other_dimensions_have_pages_of_rows(site: Running) -> None:
+    asked = {
+        "metrics": ["visitors", "conversion_rate", "group_conversion_rate"],
+        "date_range": "7d",
+        "dimensions": ["visit:country_name", "event:goal"],
+        "order_by": [["visit:country_name", "desc"], ["event:goal", "desc"]],
+        "include": {"total_rows": True},
+    }
+    everything = [
+        {"dimensions": ["Poland", "Signup"], "metrics": [1, 20.0, 100.0]},
+        {"dimensions": ["Germany", "Visit /"], "metrics": [1, 20.0, 100.0]},
+        {"dimensions": ["Germany", "Signup"], "metrics": [1, 20.0, 100.0]},
+        {"dimensions": ["Germany", "PurchaseUSD"], "metrics": [1, 20.0, 100.0]},
+        {"dimensions": ["Germany", "North America Purchases"], "metrics": [1, 20.0, 100.0]},
+        {"dimensions": ["Estonia", "Signup"], "metrics": [1, 20.0, 50.0]},
+        {"dimensions": ["Estonia", "PurchaseEUR"], "metrics": [1, 20.0, 50.0]},
+    ]
+    pages = [
+        await ask(site, **asked, pagination={"limit": 3, "offset": offset}) for offset in (0, 3, 6)
+    ]
+    assert [row for page in pages for row in page["results"]] == everything
+    assert [page["meta"]["total_rows"] for page in pages] == [7, 7, 7]
 
 
 async def test_rows_are_in_the_order_of_names_where_names_are_shown(site: Running) -> None:

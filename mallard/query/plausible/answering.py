@@ -44,6 +44,7 @@ def answer(session: Session, answers: Answers, query: Query, goals: tuple[Any, .
     table, totals = _asked(session, answers, query, goals)
     meta: Json = {}
     rows = [_Rendered(query, row, totals, meta) for row in table.rows]
+    _forgive(query, rows, meta)
     if _sql_order(query) is None:
         rows = _sorted(rows, query)[query.offset : query.offset + query.limit]
     if query.every_interval:
@@ -221,6 +222,16 @@ def _number(name: str, found: dict[Metric, Any], row: Row, totals: _Totals, meta
     return words.money(
         only.currency, only.amount / (only.events if name == "average_revenue" else 1)
     )
+
+
+def _forgive(query: Query, rows: list[_Rendered], meta: Json) -> None:
+    """Drop the warning that nothing brought money where it was only some of the rows."""
+    warnings = meta.get("metric_warnings", {})
+    for place, name in enumerate(query.metrics):
+        if warnings.get(name) is _NO_REVENUE and any(row.metrics[place] for row in rows):
+            del warnings[name]
+    if not warnings:
+        meta.pop("metric_warnings", None)
 
 
 def _percent(part: int, whole: int, digits: int) -> float | None:
