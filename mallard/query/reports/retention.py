@@ -76,6 +76,9 @@ def retention(session: Session, answers: Answers, question: RetentionQuestion) -
             "start_us": pa.array([micros(each.start) for each in cut], pa.int64()),
         }
     )
+    # Of what is yet to come nothing is known, and years of it would all be looked for.
+    if choice.period.start > question.now:
+        return [_cohort(cut, number, {}, question.now) for number in range(len(cut))]
     taken = session.take(starts)
     with chosen(session, answers, _with_history(choice, question.first_day)) as found:
         rows = session.rows(

@@ -93,6 +93,10 @@ def test_who_came_before_the_period_is_not_new_in_it(week: Room) -> None:
             (0, None),
             (None,),
         ]
+        later = Period.of_days(date(9000, 1, 1), date(9000, 1, 2), ZoneInfo("UTC"))
+        to_come = dataclasses.replace(question, choice=Choice(SITE, later))
+        told = [each.retained for each in asked(week, retention, to_come)]
+        assert told == [(None, None), (None,)]
         long = Period(now - timedelta(days=200), now, ZoneInfo("UTC"))
         with pytest.raises(InvalidInput, match="intervals"):
             asked(week, retention, dataclasses.replace(question, choice=Choice(SITE, long)))
