@@ -19,8 +19,9 @@ from mallard.query.engine import Session
 from mallard.query.period import Period
 from mallard.query.plausible import names
 from mallard.query.plausible.compact import full_name, read_compact
+from mallard.query.plausible.filtering import Context, read_filters
 from mallard.query.plausible.ranges import read_range
-from mallard.query.plausible.reading import Context, read_as_of, read_compared, read_filters
+from mallard.query.plausible.reading import read_as_of, read_compared
 from mallard.query.reports.chosen import Choice
 from mallard.web.parameters import ROWS_MAX, check_names, date_range, is_csv, number
 from mallard.web.reports import Caller, Reports

@@ -21,7 +21,8 @@ from mallard.errors import InvalidInput, MallardError
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine, Session
 from mallard.query.plausible.answering import answer
-from mallard.query.plausible.reading import Context, read_query
+from mallard.query.plausible.filtering import Context
+from mallard.query.plausible.reading import read_query
 from mallard.site import Site
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader

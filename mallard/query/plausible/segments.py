@@ -8,8 +8,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mallard.errors import InvalidInput
+from mallard.query.plausible.filtering import Context, read_filters
 from mallard.query.plausible.names import SEGMENT
-from mallard.query.plausible.reading import Context, read_filters
 from mallard.site import Goal, Segment
 
 # What stands around other filters.

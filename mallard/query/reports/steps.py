@@ -12,7 +12,7 @@ from mallard.errors import InvalidInput
 from mallard.query.filters import Filter
 from mallard.query.goals import conversions
 from mallard.query.plausible.compact import plain, split
-from mallard.query.plausible.reading import Context
+from mallard.query.plausible.filtering import Context
 from mallard.site import Goal
 
 RULE = "steps such as page:/pricing, event:signup or goal:Paid"

@@ -5,7 +5,7 @@ All of it is made of the lists that the queries are read by (`query/plausible/na
 
 from __future__ import annotations
 
-from mallard.query.plausible import names, reading
+from mallard.query.plausible import filtering, names, reading
 from mallard.query.plausible.compact import LENGTH_MAX as FILTERS_LENGTH_MAX
 from mallard.query.plausible.compact import full_name
 from mallard.query.plausible.ranges import RULE as RANGES
@@ -98,7 +98,7 @@ def schemas() -> dict[str, Json]:
         "Filters": items(
             ref("Filter"),
             "All of which hold. `event:` dimensions are of each event, `visit:` ones of its visit.",
-            maxItems=reading.FILTERS_MAX,
+            maxItems=filtering.FILTERS_MAX,
         ),
         "Query": _query(),
         "Money": fields(
@@ -122,14 +122,14 @@ def _property() -> Json:
 
 
 def _filter() -> Json:
-    texts = items(text(), "Any of which fits.", minItems=1, maxItems=reading.CLAUSES_MAX)
+    texts = items(text(), "Any of which fits.", minItems=1, maxItems=filtering.CLAUSES_MAX)
     sensitive = all_optional({"case_sensitive": flag()})
     numbers = items(whole(), "Numbers of the site's segments.", minItems=1)
     filtered = {"anyOf": [word([*names.DIMENSIONS]), _property()]}
     of_goals = ["is", "is_not", "contains", "contains_not"]
     return {
         "anyOf": [
-            row(word(reading.OPERATORS), filtered, texts, optional=sensitive),
+            row(word(filtering.OPERATORS), filtered, texts, optional=sensitive),
             row(word(of_goals), {"const": names.GOAL}, texts, optional=sensitive),
             row(word(["is", "is_not"]), {"const": names.SEGMENT}, numbers),
             row(word(["and", "or"]), items(ref("Filter"), minItems=1)),

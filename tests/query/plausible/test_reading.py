@@ -13,8 +13,9 @@ from mallard.errors import InvalidInput
 from mallard.query.dimensions import Dimension, Property
 from mallard.query.filters import AllOf, Condition, HasDone, Not, Operator
 from mallard.query.period import Interval
+from mallard.query.plausible.filtering import Context, read_filters
 from mallard.query.plausible.ranges import a_year_before, before
-from mallard.query.plausible.reading import Context, Query, read_filters, read_query
+from mallard.query.plausible.reading import Query, read_query
 from mallard.site import Goal, Segment
 
 BERLIN = ZoneInfo("Europe/Berlin")

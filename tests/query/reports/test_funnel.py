@@ -14,7 +14,7 @@ from mallard.clock import to_datetime
 from mallard.event import Event
 from mallard.query.dimensions import Dimension, Property
 from mallard.query.period import Period
-from mallard.query.plausible.reading import Context
+from mallard.query.plausible.filtering import Context
 from mallard.query.reports.chosen import Choice, percent
 from mallard.query.reports.funnel import Funnel, FunnelQuestion, Within, funnel
 from mallard.query.reports.steps import read_steps
