@@ -89,7 +89,7 @@ def test_the_readmes_commands_work_in_a_clean_clone(
         seconds = time.monotonic() - began
         said: list[str] = []
         for text in commands:
-            here = text.replace(PRINTED, where).replace(BACKUPS, f"{tmp_path}/")
+            here = text.replace(PRINTED, where).replace(BACKUPS, f"{tmp_path}{BACKUPS}")
             said.append(run(with_key(here, said), clone, environment))
         stored = next(text for text in commands if text.startswith("duckdb "))
         until(lambda: "99.00" in run(stored, clone, environment), "Parquet has the event")
