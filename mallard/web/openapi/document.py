@@ -29,8 +29,8 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 _ABOUT = """\
 Events go in, statistics come out. Errors name what is wrong in `error` (a word for programs) and \
 `detail` (a sentence), and, where one field is to blame, `field` and `rule` (what would be right); \
-`/api/v2/query` has the sentence in `error`, as Plausible does, and the word in `code`. Whatever \
-answers GET answers HEAD, and every other method gets 405.
+`/api/v2/query` and `/api/v1/stats` have the sentence in `error`, as Plausible does, and the word \
+in `code`. Whatever answers GET answers HEAD, and every other method gets 405.
 
 A key is for all sites or for some, and for one or more scopes. On a server that only its own \
 machine reaches and that never had a key, reading needs none."""
