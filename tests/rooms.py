@@ -44,7 +44,8 @@ class Rooms:
         self.config = BufferConfig(
             **{"free_bytes_min": 0, "flush_interval_seconds": 3_600.0, **settings}
         )
-        self.files = files or FailingCommits()
+        self.commits = FailingCommits()
+        self.files = files or self.commits
         self.telemetry, self.clock = Telemetry(), Clock()
         self.store = LocalStore(data, self.files, self.clock)
         self.buffer = Buffer(

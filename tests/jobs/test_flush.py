@@ -122,13 +122,13 @@ def test_events_that_cannot_be_flushed_stay_in_the_log_and_the_failure_shows_unt
 ) -> None:
     rooms = build(flush_interval_seconds=0.01)
     rooms.flusher.start()
-    rooms.files.fail = "before"
+    rooms.commits.fail = "before"
     rooms.append(*named("a"))
     until(lambda: rooms.flusher.failure, "the failure shows")
     assert rooms.telemetry.failures["flush"] >= 1
     rooms.append(*named("b"))
     assert stored(rooms) == {"a": 1, "b": 1}
-    rooms.files.fail = ""
+    rooms.commits.fail = ""
     until(lambda: rooms.store.snapshot().watermark == 2, "the flush works again")
     until(lambda: rooms.flusher.failure is None, "the failure is cleared")
     assert stored(rooms) == {"a": 1, "b": 1}
