@@ -21,6 +21,8 @@ SPILLED = "tmp"  # in the data folder
 # and are encoded. While a site-day of a million events was compacted, a server grew by 318 MiB, of
 # which DuckDB counted 160, and by 44 MiB of libraries that the system can take back.
 WRITER_BYTES = 96 * 1024 * 1024
+# The least that the settings allow. With 40 MiB, reading parts of many columns did not fit.
+QUERY_BYTES_MIN = 64 * 1024 * 1024
 
 # Rows travel in the order a query says, and not that of files. Files are read once: no cache of
 # them. Nothing is fetched from anywhere.
@@ -34,7 +36,12 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 
 def query_bytes(config: StoreConfig) -> int:
     """Return what DuckDB may take of a job's memory; the rest is for writing what it gives."""
-    return max(config.memory_bytes - WRITER_BYTES, config.memory_bytes * 5 // 8)
+    return max(config.memory_bytes - WRITER_BYTES, QUERY_BYTES_MIN)
+
+
+def rows_bytes(config: StoreConfig) -> int:
+    """Return what the rows of one query that sorts may take; reading files takes memory too."""
+    return config.memory_bytes // 2
 
 
 @contextlib.contextmanager
