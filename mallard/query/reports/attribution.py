@@ -111,7 +111,7 @@ def attribution(session: Session, answers: Answers, question: AttributionQuestio
             owed[touched, value] = Credit(touched, value, conversions, people)
         elif currency is not None:
             credit = owed[touched, value]
-            more = (*credit.revenue, (currency, revenue))
+            more = tuple(sorted((*credit.revenue, (currency, revenue))))
             owed[touched, value] = replace(credit, revenue=more)
     return list(owed.values())
 
