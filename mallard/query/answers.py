@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from itertools import groupby
 
 import pyarrow as pa
@@ -146,7 +147,7 @@ class Answers:
 
     def _open(self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
         """Sums of open days, kept until something is stored."""
-        key = "sums", grouping, days.version, tuple(pieces)
+        key = "sums", grouping, days.version, _layout(pieces), pieces[0].bucket
         table = self._kept_open.get(key)
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)
@@ -163,19 +164,18 @@ class Answers:
 
         Who looks at a screen asks the same again and again, and of a year.
         """
-        layout = _layout([piece for piece, _ in pieces])
-        key = "settled", grouping, layout, tuple(day.version for _, day in pieces)
+        versions = [day.version for _, day in pieces]
+        key = "settled", grouping, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
         if (known := self._kept.get(key)) is not None:
             return in_bucket(known, first)
         rolled: list[tuple[Slice, Derived]] = []
-        scanned: list[tuple[Slice, Hashable]] = []
+        scanned: list[tuple[Slice, str]] = []
         for piece, day in pieces:
             if piece.is_whole and (sums := _rollup(days, grouping, piece.date, day)):
                 rolled.append((piece, sums))
             else:
-                name = grouping, day.version, piece.date, piece.start_us, piece.end_us
-                scanned.append((piece, name))
+                scanned.append((piece, day.version))
         tables = [
             *self._from_rollups(days.session, grouping, rolled),
             *self._from_days(days, grouping, scanned),
@@ -206,16 +206,17 @@ class Answers:
                 yield in_bucket(table, pieces[0].bucket)
 
     def _from_days(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Hashable]]
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, str]]
     ) -> Iterator[pa.Table]:
         """Sums of settled days: those that are kept, and those that are not, which then are.
 
         What the days of a month come to is kept beside them, when it is less than they are.
         """
-        missing: dict[Hashable, list[tuple[Slice, Hashable]]] = {}
+        missing: dict[Hashable, list[tuple[Slice, str]]] = {}
         for _, some in groupby(pieces, lambda each: each[0].date[:7]):
             found = list(some)
-            key = "month", _layout([piece for piece, _ in found]), tuple(key for _, key in found)
+            layout = _layout([piece for piece, _ in found], [version for _, version in found])
+            key = "month", grouping, layout
             table = self._kept.get(key)
             if table is None:
                 missing[key] = found
@@ -237,11 +238,14 @@ class Answers:
         self._kept.keep(months)  # after all days: they are worth more, and take little
 
     def _of_days(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Hashable]]
+        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, str]]
     ) -> dict[Slice, pa.Table]:
-        known = {piece: self._kept.get(key) for piece, key in pieces}
+        keys = {
+            piece: (grouping, version, piece.date, piece.start_us, piece.end_us)
+            for piece, version in pieces
+        }
+        known = {piece: self._kept.get(key) for piece, key in keys.items()}
         counted = {piece: table for piece, table in known.items() if table is not None}
-        keys = dict(pieces)
         for some in _at_once(days, [piece for piece, table in known.items() if table is None]):
             found = _scan(days.session, grouping, days.settled(_dates(some)), some)
             self._kept.keep({keys[piece]: table for piece, table in found.items()})
@@ -259,10 +263,12 @@ def _rollup(days: SiteDays, grouping: Grouping, date_: str, day: Day) -> Derived
     return found if found and is_true(found, date_, day.version) else None
 
 
-def _layout(pieces: Sequence[Slice]) -> Hashable:
+def _layout(pieces: Sequence[Slice], versions: Sequence[str] = ()) -> bytes:
     """Name what of which days goes to which bucket, counted from that of the first piece."""
     first = pieces[0].bucket
-    return tuple((each.date, each.start_us, each.end_us, each.bucket - first) for each in pieces)
+    told = [(each.date, each.start_us, each.end_us, each.bucket - first) for each in pieces]
+    # A year's would take more memory than what is kept under its name.
+    return sha256(repr((told, versions)).encode()).digest()
 
 
 def _at_once(days: SiteDays, pieces: Sequence[Slice]) -> Iterator[list[Slice]]:

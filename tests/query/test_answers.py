@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,6 +18,7 @@ from mallard.buffer.buffer import Buffer
 from mallard.clock import utc_date
 from mallard.config import QueryConfig
 from mallard.event import Event, Frame
+from mallard.query import answers
 from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension, Property
 from mallard.query.engine import Engine, Session
@@ -190,6 +192,7 @@ CUTS = st.sampled_from(
     by=GROUPS,
     keep=st.none() | FILTERS,
     pieces=CUTS,
+    at_once=st.sampled_from([3, 500_000]),
 )
 def test_every_tier_says_what_plain_python_says(
     phases: tuple[list[Event], ...],
@@ -197,8 +200,12 @@ def test_every_tier_says_what_plain_python_says(
     by: tuple[By, ...],
     keep: Filter | None,
     pieces: list[Slice],
+    at_once: int,
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(answers, "_COUNTED_AT_ONCE", at_once),
+    ):
         room = Room(Path(folder))
         try:
             room.flush(phases[0])
