@@ -177,4 +177,3 @@ def main() -> None:
     os.write(status, orjson.dumps(result))
     # At once: there is nothing to tidy up, and the rest of DuckDB's threads may take their time.
     os._exit(0)
-

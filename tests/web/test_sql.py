@@ -8,9 +8,7 @@ import pytest
 
 from tests.web.running import Running
 
-COUNT = (
-    "SELECT site_id, count(*) AS n FROM events WHERE site_id LIKE 'sql-%' GROUP BY 1 ORDER BY 1"
-)
+COUNT = "SELECT site_id, count(*) AS n FROM events WHERE site_id LIKE 'sql-%' GROUP BY 1 ORDER BY 1"
 A, B = "sql-a.example", "sql-b.example"
 
 
