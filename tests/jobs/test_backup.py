@@ -196,7 +196,11 @@ def test_what_is_compacted_and_removed_meanwhile_is_taken_from_a_newer_state(
     assert (findings.problems, findings.notes) == ([], [])
 
 
-def test_a_store_that_changes_without_end_is_given_up(data: Path, tmp_path: Path) -> None:
+def test_a_store_that_changes_without_end_is_given_up(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mallard.jobs.backup.TRIES", 3)
+
     def change() -> None:
         stored = Stored(data, day=40)
         stored.flush(0, A, B)
