@@ -120,6 +120,11 @@ class _Load:
         else:
             self._idle.append(connection)
 
+    def forget(self, connection: _Connection) -> None:
+        """Do without a connection that the server closed because nothing was sent for long."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
     def finish(self, error: Exception | None = None) -> None:
         if not self.done.done():
             if error:
@@ -178,6 +183,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._waits:
             self._load.finish(error or ConnectionResetError("the server closed a connection"))
+        else:
+            self._load.forget(self)
 
 
 def _length(head: bytes, end: int) -> int:
