@@ -24,7 +24,7 @@ FEW = {"sql": 3, "export": 4}
 OWN_KEY = 1
 # A picture is shown whatever is wrong with the event.
 NEVER_REFUSED = {"show_event"}
-# Of numbers of things that were never made, and of filters of which a few made-up ones mean nothing.
+# Of things that were never made, and of filters, of which made-up ones mean nothing.
 NEVER_FOUND = {"add_segment", "revoke_key", "put_segment", "remove_segment"}
 CHECKS = [
     known.not_a_server_error,
