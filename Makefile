@@ -13,6 +13,8 @@ STAMP := .venv/.stamp
 TRACKER := mallard/web/tracker
 # Node.js comes from a Python package of the lock, so that a bare machine needs none.
 NPM := PATH="$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
+# Modules of tests run side by side; more than four would fight over the disk.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # A lock has to be the same on every machine, so no machine's own settings get into it.
 COMPILE := $(BIN)/pip-compile --quiet --no-header --generate-hashes --strip-extras --allow-unsafe \
@@ -29,10 +31,10 @@ run: $(STAMP)-run ## set up and serve on port 8000
 	@exec $(BIN)/mallard serve
 
 test: $(STAMP)-test chromium ## run the whole suite, browser tests included
-	@$(BIN)/pytest -m "not long"
+	@$(PYTEST) -m "not long"
 
 test-long: $(STAMP)-test chromium ## run the tests that take minutes too
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 lint: $(STAMP)-test ## ruff: rules and format
 	@$(BIN)/ruff check .
