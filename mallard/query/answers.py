@@ -1,4 +1,4 @@
-"""Sums of a site's events by dimensions and slices of time, wherever they are had cheapest.
+"""What a site's events come to, added up of site-days, wherever it is had cheapest.
 
 Three tiers, one meaning: whole settled days without a filter and by at most one dimension are in
 rollups; of other settled days the sums are kept from the last time, under the day's version; what
@@ -7,12 +7,13 @@ is left is counted from events and their visits, which of an open day are made u
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
 from itertools import groupby
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ from mallard.query.rollup import is_true
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
-from mallard.query.sums import TOTALS, Grouping, in_bucket, narrowed, split, total
+from mallard.query.sums import TOTALS, Addable, Grouping, in_bucket, narrowed, split, total
 from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
@@ -39,6 +40,24 @@ _TOLD = Sql("FROM told_visits")
 # How many events of settled days are counted at once, and then kept: of a question that takes too
 # long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
+
+
+Q = TypeVar("Q", bound=Addable)
+# Counts pieces of site-days, given queries for the events and the visits of these whole days.
+# What it returns of each has the columns of the question's `schema`, but for the bucket.
+Count = Callable[[Session, Q, tuple[Sql, Sql], Sequence[Slice]], dict[Slice, pa.Table]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[Q]):
+    """What is asked of which days, and how it is counted where it is not known."""
+
+    days: SiteDays
+    question: Q
+    count: Count[Q]
+
+    def counted(self, found: tuple[Sql, Sql], pieces: Sequence[Slice]) -> dict[Slice, pa.Table]:
+        return self.count(self.days.session, self.question, found, pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +104,19 @@ class Answers:
         Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity`; see
         `metrics` for what a row with a currency is. A group without events has no row.
         """
-        with self._days(session, grouping.site_id, grouping.as_of_us) as days:
-            tables = list(self._tables(days, grouping, pieces))
-        return total(grouping, tables)
+        return self.added(session, grouping, pieces, _scan)
+
+    def added(
+        self, session: Session, question: Q, pieces: Sequence[Slice], count: Count[Q]
+    ) -> pa.Table:
+        """Return what the answers of each piece come to, in the question's `schema`.
+
+        question: says all that the answer hangs on but for the events; hashable. count: how it is
+        counted. What it says of settled days is kept: it is not asked twice of the same.
+        """
+        with self._days(session, question.site_id, question.as_of_us) as days:
+            tables = list(self._tables(_Asked(days, question, count), pieces))
+        return total(question, tables)
 
     @contextmanager
     def relations(
@@ -127,9 +156,8 @@ class Answers:
         with self._store.reading() as snapshot:
             yield SiteDays(session, self._store, snapshot, tail, site_id, as_of_us)
 
-    def _tables(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]
-    ) -> Iterator[pa.Table]:
+    def _tables(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> Iterator[pa.Table]:
+        days = asked.days
         settled: list[tuple[Slice, Day]] = []
         rest: list[Slice] = []
         for piece in pieces:
@@ -141,46 +169,45 @@ class Answers:
             else:
                 settled.append((piece, day))
         if settled:
-            yield self._settled(days, grouping, settled)
+            yield self._settled(asked, settled)
         if rest:
-            yield self._open(days, grouping, rest)
+            yield self._open(asked, rest)
 
-    def _open(self, days: SiteDays, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
+    def _open(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> pa.Table:
         """Sums of open days, kept until something is stored."""
-        key = "sums", grouping, days.version, _layout(pieces), pieces[0].bucket
+        days, question = asked.days, asked.question
+        key = "sums", question, days.version, _layout(pieces), pieces[0].bucket
         table = self._kept_open.get(key)
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)
-            counted = _scan(days.session, grouping, found, pieces)
+            counted = asked.counted(found, pieces)
             tables = [in_bucket(sums, piece.bucket) for piece, sums in counted.items()]
-            table = total(grouping, tables)
+            table = total(question, tables)
             self._kept_open.keep({key: narrowed(table)})
         return table
 
-    def _settled(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, Day]]
-    ) -> pa.Table:
+    def _settled(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, Day]]) -> pa.Table:
         """Sums of settled days, which are kept as a whole where that is less than the months are.
 
         Who looks at a screen asks the same again and again, and of a year.
         """
+        days, question = asked.days, asked.question
         versions = [day.version for _, day in pieces]
-        key = "settled", grouping, _layout([piece for piece, _ in pieces], versions)
+        key = "settled", question, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
         if (known := self._kept.get(key)) is not None:
             return in_bucket(known, first)
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []
         for piece, day in pieces:
-            if piece.is_whole and (sums := _rollup(days, grouping, piece.date, day)):
+            if piece.is_whole and (sums := _rollup(days, question, piece.date, day)):
                 rolled.append((piece, sums))
             else:
                 scanned.append((piece, day.version))
-        tables = [
-            *self._from_rollups(days.session, grouping, rolled),
-            *self._from_days(days, grouping, scanned),
-        ]
-        whole = total(grouping, tables)
+        tables = list(self._from_days(asked, scanned))
+        if isinstance(question, Grouping):
+            tables += self._from_rollups(days.session, question, rolled)
+        whole = total(question, tables)
         if 2 * whole.num_rows <= sum(table.num_rows for table in tables):
             self._kept.keep({key: narrowed(in_bucket(whole, -first))})
         return whole
@@ -206,7 +233,7 @@ class Answers:
                 yield in_bucket(table, pieces[0].bucket)
 
     def _from_days(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, str]]
+        self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
     ) -> Iterator[pa.Table]:
         """Sums of settled days: those that are kept, and those that are not, which then are.
 
@@ -216,7 +243,7 @@ class Answers:
         for _, some in groupby(pieces, lambda each: each[0].date[:7]):
             found = list(some)
             layout = _layout([piece for piece, _ in found], [version for _, version in found])
-            key = "month", grouping, layout
+            key = "month", asked.question, layout
             table = self._kept.get(key)
             if table is None:
                 missing[key] = found
@@ -224,38 +251,37 @@ class Answers:
                 yield in_bucket(table, found[0][0].bucket)
         if not missing:
             return
-        counted = self._of_days(
-            days, grouping, [each for some in missing.values() for each in some]
-        )
+        counted = self._of_days(asked, [each for some in missing.values() for each in some])
         months: dict[Hashable, pa.Table] = {}
         for of_month, found in missing.items():
             first = found[0][0].bucket
             tables = [in_bucket(counted[piece], piece.bucket - first) for piece, _ in found]
-            month = total(grouping, tables)
+            month = total(asked.question, tables)
             yield in_bucket(month, first)
             if 2 * month.num_rows <= sum(table.num_rows for table in tables):
                 months[of_month] = narrowed(month)
         self._kept.keep(months)  # after all days: they are worth more, and take little
 
     def _of_days(
-        self, days: SiteDays, grouping: Grouping, pieces: Sequence[tuple[Slice, str]]
+        self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
     ) -> dict[Slice, pa.Table]:
+        days = asked.days
         keys = {
-            piece: (grouping, version, piece.date, piece.start_us, piece.end_us)
+            piece: (asked.question, version, piece.date, piece.start_us, piece.end_us)
             for piece, version in pieces
         }
         known = {piece: self._kept.get(key) for piece, key in keys.items()}
         counted = {piece: table for piece, table in known.items() if table is not None}
         for some in _at_once(days, [piece for piece, table in known.items() if table is None]):
-            found = _scan(days.session, grouping, days.settled(_dates(some)), some)
+            found = asked.counted(days.settled(_dates(some)), some)
             self._kept.keep({keys[piece]: table for piece, table in found.items()})
             counted |= found
         return counted
 
 
-def _rollup(days: SiteDays, grouping: Grouping, date_: str, day: Day) -> Derived | None:
+def _rollup(days: SiteDays, grouping: Addable, date_: str, day: Day) -> Derived | None:
     """Return the file that has the sums asked for of a whole settled day, if one has them."""
-    if grouping.keep is not None or len(grouping.by) > 1:
+    if not isinstance(grouping, Grouping) or grouping.keep is not None or len(grouping.by) > 1:
         return None
     if grouping.by and not isinstance(grouping.by[0], Dimension):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,26 @@ TOTALS = Sql(
 _NARROW = ((pa.int8(), 2**7), (pa.int16(), 2**15), (pa.int32(), 2**31))
 
 K = TypeVar("K", bound=Hashable)
+
+
+class Addable(Hashable, Protocol):
+    """A question of a site whose answers to some site-days add up to that of all of them."""
+
+    @property
+    def site_id(self) -> str:
+        """The site it is asked of."""
+
+    @property
+    def as_of_us(self) -> int | None:
+        """An instant, to count what was stored then; None for now."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its sums: a bucket, what else they are by, and the numbers."""
+
+    @property
+    def numbers(self) -> int:
+        """How many of the columns, the last ones, are numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +75,15 @@ class Grouping:
             ]
         )
 
+    @property
+    def numbers(self) -> int:
+        """How many of them are numbers."""
+        return len(Quantity)
 
-def total(grouping: Grouping, tables: Sequence[pa.Table]) -> pa.Table:
+
+def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:
     """Return the sums of each bucket and group that tables have together."""
-    schema = grouping.schema
+    schema = question.schema
     if not tables:
         return schema.empty_table()
     if len(tables) == 1:  # each of its groups is one row
@@ -67,12 +92,10 @@ def total(grouping: Grouping, tables: Sequence[pa.Table]) -> pa.Table:
     rows = pa.concat_tables(
         [each.select(schema.names) for each in tables], promote_options="permissive"
     ).cast(schema)
-    keys = schema.names[: -len(Quantity)]
+    keys, numbers = schema.names[: -question.numbers], schema.names[-question.numbers :]
     # Not by DuckDB: to plan a statement takes longer than all of this does of a month's sums.
-    added = rows.group_by(keys, use_threads=False).aggregate(
-        [(each.value, "sum") for each in Quantity]
-    )
-    columns = [added[key] for key in keys] + [added[f"{each.value}_sum"] for each in Quantity]
+    added = rows.group_by(keys, use_threads=False).aggregate([(each, "sum") for each in numbers])
+    columns = [added[key] for key in keys] + [added[f"{each}_sum"] for each in numbers]
     return pa.table(columns, schema.names).cast(schema)
 
 
