@@ -8,14 +8,18 @@ the most time, so its beginning is all there is to know of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+
+import pyarrow as pa
 
 from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import fits
 from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen, valued
+from mallard.query.reports.daily import EVENTS, VISITS, added
 from mallard.query.reports.steps import Step
 from mallard.query.sql import Sql
 
@@ -23,14 +27,14 @@ STEPS_MAX = 20
 
 
 class Within(Enum):
-    """Within what steps must lie; `sql` names it, `person` who is counted."""
+    """Within what steps must lie; `sql` names it, `person` who is counted (of a date in `sql`)."""
 
     sql: Sql
     person: Sql
 
-    VISIT = "visit", "date, visitor_id, visit", "(date, visitor_id)"
+    VISIT = "visit", "date, visitor_id, visit", "visitor_id"
     # A visitor's UTC day: nobody without an id of their own is known for longer.
-    VISITOR = "visitor", "date, visitor_id", "(date, visitor_id)"
+    VISITOR = "visitor", "date, visitor_id", "visitor_id"
     # Of events that tell one, across days.
     USER = "user", "user_id", "user_id"
 
@@ -50,7 +54,7 @@ class Within(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FunnelQuestion:
-    """What is asked. window_us: from the first step to the last; None is any time.
+    """What is asked. steps: at least two. window_us: from the first to the last; None is any time.
 
     by: a group for each of its values, that of the first event that fits the first step.
     """
@@ -79,67 +83,87 @@ class Funnel:
 def funnel(session: Session, answers: Answers, question: FunnelQuestion) -> list[Funnel]:
     """Return the groups, those with most people at the first step first; without `by`, one."""
     count = len(question.steps)
-    with chosen(session, answers, question.choice) as found:
-        by = (question.by,) if question.by else ()
-        # First those that are any step, then what they are grouped by: a join of few.
-        events = valued(_steps(found.events, question), found.visits, by)
-        rows = session.rows(_statement(events, question))
+    steps = range(count)
+    numbers = [*(f"people_{n}" for n in steps), *(f"units_{n}" for n in steps)]
+    if question.within is Within.USER:
+        with chosen(session, answers, question.choice) as found:
+            counted = _counted(question, found.events, found.visits, ("value",))
+            rows = session.rows(_page(Sql(f"({counted})"), numbers, question))
+    else:
+        sums = added(
+            session,
+            answers,
+            question.choice,
+            _counted(question, EVENTS, VISITS, ("date", "value")),
+            {"value": pa.string()},
+            dict.fromkeys(numbers, pa.int64()),
+        )
+        rows = session.rows(_page(sums, numbers, question))
     groups = [Funnel(row[0], row[1 : count + 1], row[count + 1 :]) for row in rows]
     if question.by is None and not groups:
         groups = [Funnel(None, (0,) * count, (0,) * count)]
     return groups
 
 
-def _statement(events: Sql, question: FunnelQuestion) -> Sql:
+def _page(groups: Sql, numbers: Sequence[str], question: FunnelQuestion) -> Sql:
+    return Sql(f"""
+        SELECT value, {", ".join(numbers)} FROM {groups}
+        ORDER BY people_0 DESC, value NULLS LAST
+        LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+
+
+def _counted(question: FunnelQuestion, events: Sql, visits: Sql, by: Sequence[str]) -> Sql:
+    """Count people and units of each step in groups: the value's, or a date's and a value's."""
     within = question.within
     steps = range(len(question.steps))
-    reached = ", ".join(f"count(start_{n}) > 0 AS reached_{n}" for n in steps)
     people = ", ".join(
         f"count(DISTINCT {within.person}) FILTER (reached_{n}) AS people_{n}" for n in steps
     )
     units = ", ".join(f"count(*) FILTER (reached_{n}) AS units_{n}" for n in steps)
+    further = ", ".join(f"count(start_{n}) > 0 AS reached_{n}" for n in steps[1:])
+    # Most have done the first step alone: only the others' events need to be put in order.
     return Sql(f"""
-        SELECT value, {people}, {units}
-        FROM (
-            SELECT {within.sql}, arg_min_null(value, key) FILTER (fits_0) AS value, {reached}
-            FROM ({_chains(_told(events, question), question)})
-            GROUP BY {within.sql} HAVING reached_0
+        WITH acts AS MATERIALIZED ({_acts(question, events, visits)}),
+        unit AS MATERIALIZED (
+            SELECT {within.sql}, arg_min_null(value, key) FILTER (fits_0) AS value,
+                bool_or(fits_0) AS reached_0, bool_or(fits_1) AND count(*) > 1 AS is_further
+            FROM acts GROUP BY {within.sql} HAVING reached_0
+        ),
+        further AS (
+            SELECT {within.sql}, {further}
+            FROM ({_chains(question)}) GROUP BY {within.sql}
         )
-        GROUP BY value ORDER BY people_0 DESC, value NULLS LAST
-        LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+        SELECT {", ".join(by)}, {people}, {units}
+        FROM unit LEFT JOIN further USING ({within.sql}) GROUP BY {", ".join(by)}""")
 
 
-def _steps(events: Sql, question: FunnelQuestion) -> Sql:
-    """The events that are any step, within what has a first step: the rest is not sorted then."""
-    within = question.within
+def _acts(question: FunnelQuestion, events: Sql, visits: Sql) -> Sql:
+    """The events that are any step: their unit and time, their value, and fits_0, fits_1, ..."""
     any_step = " OR ".join(fits(step.keep) for step in question.steps)
-    acts = f"SELECT *, timestamp::DATE AS date FROM ({events}) WHERE {DONE} AND {within.exists}"
-    return Sql(f"""
-        SELECT * EXCLUDE (date) FROM ({acts} AND ({any_step})) SEMI JOIN (
-            SELECT DISTINCT {within.sql} FROM ({acts} AND {fits(question.steps[0].keep)})
-        ) USING ({within.sql})""")
-
-
-def _told(events: Sql, question: FunnelQuestion) -> Sql:
-    """What is to know of each event: its unit and time, its value, and fits_0, fits_1, ..."""
     which = ", ".join(f"{fits(step.keep)} AS fits_{n}" for n, step in enumerate(question.steps))
+    some = Sql(f"FROM ({events}) WHERE {DONE} AND {question.within.exists} AND ({any_step})")
+    # First those that are any step, then what they are grouped by: a join of few.
+    by = (question.by,) if question.by else ()
     value = question.by.column if question.by else Sql("NULL::VARCHAR")
     return Sql(f"""
         SELECT {question.within.sql}, epoch_us(timestamp) AS instant_us, {ORDER} AS key,
             {value} AS value, {which}
-        FROM ({events})""")
+        FROM ({valued(some, visits, by)})""")
 
 
-def _chains(told: Sql, question: FunnelQuestion) -> Sql:
+def _chains(question: FunnelQuestion) -> Sql:
     """Add start_n: when the latest chain of steps to n began that ends in the event."""
-    query = Sql(f"SELECT *, CASE WHEN fits_0 THEN instant_us END AS start_0 FROM ({told})")
+    unit = question.within.sql
+    query = Sql(f"""
+        SELECT *, CASE WHEN fits_0 THEN instant_us END AS start_0
+        FROM acts SEMI JOIN (FROM unit WHERE is_further) USING ({unit})""")
     for n in range(1, len(question.steps)):
         in_time = _in_time(question.window_us, n)
         query = Sql(f"""
             SELECT * EXCLUDE (latest), CASE WHEN fits_{n}{in_time} THEN latest END AS start_{n}
             FROM (
                 SELECT *, max(start_{n - 1}) OVER (
-                    PARTITION BY {question.within.sql} ORDER BY key
+                    PARTITION BY {unit} ORDER BY key
                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                 ) AS latest FROM ({query})
             )""")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +70,13 @@ def laid_out(phases: Sequence[Sequence[Event]]) -> Iterator[Room]:
 def asked(room: Room, report: Callable[[Session, Answers, Q], T], question: Q) -> T:
     """Return what a report answers."""
     return room.engine.submit(lambda session: report(session, room.answers, question)).result(60)
+
+
+def again(questions: Sequence[Q], shifted: Period) -> Iterator[Q]:
+    """Yield questions, and each for a second period too, of which some days are known by then."""
+    for each in questions:
+        yield each
+        yield replace(each, choice=replace(each.choice, period=shifted))  # type: ignore[type-var, attr-defined]
 
 
 @dataclass(frozen=True)
