@@ -209,7 +209,8 @@ def pack(events: Sequence[Event]) -> bytes:
     """
     for event in events:
         check(event)
-    return orjson.dumps(events, default=_plain)
+    # As plain tuples: of any other class the encoder asks what it is, event by event.
+    return orjson.dumps(list(map(tuple, events)), default=_plain)
 
 
 def unpack(payload: bytes) -> tuple[Event, ...]:
@@ -226,8 +227,6 @@ def to_event(row: list[object]) -> Event:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Event):
-        return tuple(value)
     if isinstance(value, Decimal):
         return str(value)
     raise TypeError(f"an event cannot hold a {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""One frame of the write-ahead log: the events of one request, checksummed.
+"""One frame of the write-ahead log: the events of a request, or of some at once, checksummed.
 
 A frame is a header of 40 bytes, little-endian, and a payload:
 

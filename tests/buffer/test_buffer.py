@@ -33,15 +33,17 @@ async def test_concurrent_appends_get_neighbouring_positions_in_the_order_of_the
     rigs: Rigs,
 ) -> None:
     rig = rigs(segment_bytes=4_000)
-    sizes = [1 + number % 4 for number in range(300)]
-    receipts = await asyncio.gather(*(rig.buffer.append([make_event()] * n) for n in sizes))
-    spans = sorted((r.first_position, n) for r, n in zip(receipts, sizes, strict=True))
-    position = 1
-    for first, count in spans:
-        assert first == position
-        position += count
+    requests = [[make_event(event_name=str(number))] * (1 + number % 4) for number in range(300)]
+    receipts = await asyncio.gather(*map(rig.buffer.append, requests))
+    starts, written, position = set(), [], 1
+    for receipt, events in sorted(zip(receipts, requests, strict=True), key=lambda pair: pair[0]):
+        assert receipt.first_position == position
+        starts.add(position)
+        written += [event.event_name for event in events]
+        position += len(events)
     logged = rig.logged()
-    assert [(frame.first_position, len(frame.events)) for frame in logged] == spans
+    assert names(logged) == written
+    assert {frame.first_position for frame in logged} <= starts  # no request is torn in two
     assert tuple(logged) == rig.buffer.tail()
     assert rig.files.syncs < 300  # many who wait share one sync
 
@@ -52,6 +54,18 @@ async def test_a_batch_is_one_frame_and_one_write(rigs: Rigs) -> None:
     (frame,) = rig.logged()
     assert len(frame.events) == 50
     assert len(rig.files.writes) == 1
+
+
+async def test_requests_of_one_instant_share_frames_of_bounded_size(rigs: Rigs) -> None:
+    rig = rigs()
+    times = [1_000] * 40 + [2_000] * 2
+    rig.clock.us = 2_000
+    sent = [rig.buffer.append([make_event(timestamp=us)]) for us in times]
+    batch = rig.buffer.append([make_event(timestamp=2_000)] * 50)
+    receipts = await asyncio.gather(*sent, batch)
+    assert [receipt.loaded_at for receipt in receipts] == [*times, 2_000]
+    shape = [(frame.loaded_at, frame.rows) for frame in rig.logged()]
+    assert shape == [(1_000, 32), (1_000, 8), (2_000, 2), (2_000, 50)]
 
 
 async def test_a_full_ring_refuses_and_stores_nothing_until_there_is_room(rigs: Rigs) -> None:
@@ -262,7 +276,7 @@ async def test_closing_settles_all_who_wait_and_refuses_those_who_come_later(rig
     with pytest.raises(Overloaded, match="shutting down"):
         await rig.buffer.append([make_event()])
     rig.buffer.close()  # a second time does nothing
-    assert len(rig.logged()) == 21
+    assert len(names(rig.logged())) == 21
 
 
 async def test_appends_that_race_with_closing_are_stored_or_refused_and_never_left_waiting(
