@@ -116,25 +116,28 @@ def _counted(question: FunnelQuestion, events: Sql, visits: Sql, by: Sequence[st
     """Count people and units of each step in groups: the value's, or a date's and a value's."""
     within = question.within
     steps = range(len(question.steps))
+    reached = [Sql("true"), *(f"reached_{n}" for n in steps[1:])]
     people = ", ".join(
-        f"count(DISTINCT {within.person}) FILTER (reached_{n}) AS people_{n}" for n in steps
+        f"count(DISTINCT {within.person}) FILTER ({reached[n]}) AS people_{n}" for n in steps
     )
-    units = ", ".join(f"count(*) FILTER (reached_{n}) AS units_{n}" for n in steps)
+    units = ", ".join(f"count(*) FILTER ({reached[n]}) AS units_{n}" for n in steps)
     further = ", ".join(f"count(start_{n}) > 0 AS reached_{n}" for n in steps[1:])
-    # Most have done the first step alone: only the others' events need to be put in order.
+    value = Sql("arg_min_null(value, key)" if question.by else "NULL::VARCHAR")
+    # Most take the first step alone: only of the others the events need to be put in order.
     return Sql(f"""
         WITH acts AS MATERIALIZED ({_acts(question, events, visits)}),
-        unit AS MATERIALIZED (
-            SELECT {within.sql}, arg_min_null(value, key) FILTER (fits_0) AS value,
-                bool_or(fits_0) AS reached_0, bool_or(fits_1) AND count(*) > 1 AS is_further
-            FROM acts GROUP BY {within.sql} HAVING reached_0
+        began AS MATERIALIZED (
+            SELECT {within.sql}, {value} AS value FROM acts WHERE fits_0 GROUP BY {within.sql}
+        ),
+        went_on AS (
+            SELECT DISTINCT {within.sql} FROM acts SEMI JOIN began USING ({within.sql})
+            WHERE fits_1
         ),
         further AS (
-            SELECT {within.sql}, {further}
-            FROM ({_chains(question)}) GROUP BY {within.sql}
+            SELECT {within.sql}, {further} FROM ({_chains(question)}) GROUP BY {within.sql}
         )
         SELECT {", ".join(by)}, {people}, {units}
-        FROM unit LEFT JOIN further USING ({within.sql}) GROUP BY {", ".join(by)}""")
+        FROM began LEFT JOIN further USING ({within.sql}) GROUP BY {", ".join(by)}""")
 
 
 def _acts(question: FunnelQuestion, events: Sql, visits: Sql) -> Sql:
@@ -156,7 +159,7 @@ def _chains(question: FunnelQuestion) -> Sql:
     unit = question.within.sql
     query = Sql(f"""
         SELECT *, CASE WHEN fits_0 THEN instant_us END AS start_0
-        FROM acts SEMI JOIN (FROM unit WHERE is_further) USING ({unit})""")
+        FROM acts SEMI JOIN went_on USING ({unit})""")
     for n in range(1, len(question.steps)):
         in_time = _in_time(question.window_us, n)
         query = Sql(f"""
