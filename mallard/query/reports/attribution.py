@@ -10,17 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import pyarrow as pa
+
 from mallard.query.answers import Answers
 from mallard.query.dimensions import Dimension
 from mallard.query.engine import Session
 from mallard.query.filters import Filter, fits
-from mallard.query.reports.chosen import DONE, ORDER, Choice, Chosen, chosen
+from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen
+from mallard.query.reports.daily import EVENTS, VISITS, added
 from mallard.query.sql import Sql
 
 DIMENSIONS = (
     *(Dimension.SOURCE, Dimension.CHANNEL, Dimension.REFERRER),
     *(Dimension.UTM_SOURCE, Dimension.UTM_MEDIUM, Dimension.UTM_CAMPAIGN),
 )
+_GROUP = {
+    "in_all": pa.bool_(),
+    "touched": pa.bool_(),
+    "value": pa.string(),
+    "currency": pa.string(),
+}
+_NUMBERS = {"conversions": pa.float64(), "people": pa.int64(), "revenue": pa.float64()}
 
 
 class Model(Enum):
@@ -42,18 +52,22 @@ class Model(Enum):
 
 
 class Across(Enum):
-    """Within what a conversion and its touches are one person's; `sql` names the person."""
+    """Within what a conversion and its touches are one person's; `sql` names the person.
+
+    is_daily: of one UTC date only.
+    """
 
     sql: Sql
+    is_daily: bool
 
-    VISITOR = "visitor", "CASE WHEN visitor_id IS NOT NULL THEN (date, visitor_id) END"
-    USER = "user", "user_id"
+    VISITOR = "visitor", "visitor_id", True
+    USER = "user", "user_id", False
 
-    def __new__(cls, name: str, sql: str) -> Across:
+    def __new__(cls, name: str, sql: str, is_daily: bool) -> Across:
         """Make a member whose value is its name."""
         member = object.__new__(cls)
         member._value_ = name
-        member.sql = Sql(sql)
+        member.sql, member.is_daily = Sql(sql), is_daily
         return member
 
 
@@ -85,56 +99,73 @@ class Credit:
 
 def attribution(session: Session, answers: Answers, question: AttributionQuestion) -> list[Credit]:
     """Return the credits, the largest first."""
-    with chosen(session, answers, question.choice) as found:
-        rows = session.rows(
-            Sql(f"""
-            SELECT touches > 0 AS touched, value, currency, grouping(currency) AS in_all,
-                sum(weight) AS conversions, count(DISTINCT person) AS people,
-                sum(amount * weight) AS revenue
-            FROM (
-                SELECT *, {question.model.sql} AS weight
-                FROM (
-                    SELECT *, count(touch_key) OVER (PARTITION BY position) AS touches,
-                        row_number() OVER (PARTITION BY position ORDER BY touch_key) AS number
-                    FROM ({_conversions(found, question)})
-                    LEFT JOIN ({_touches(found, question)})
-                        ON person = touch_person AND touch_key <= key
-                )
-            )
-            WHERE weight > 0
-            GROUP BY GROUPING SETS ((touched, value), (touched, value, currency))
-            ORDER BY in_all DESC, conversions DESC, value NULLS LAST, currency""")
-        )
-    owed: dict[tuple[bool, str | None], Credit] = {}
-    for touched, value, currency, in_all, conversions, people, revenue in rows:
+    if question.across is Across.USER:
+        with chosen(session, answers, question.choice) as found:
+            owed = Sql(f"({_owed(question, found.events, found.visits)})")
+            rows = session.rows(_ordered(owed))
+    else:
+        counted = _owed(question, EVENTS, VISITS)
+        owed = added(session, answers, question.choice, counted, _GROUP, _NUMBERS)
+        rows = session.rows(_ordered(owed))
+    given: dict[tuple[bool, str | None], Credit] = {}
+    for in_all, touched, value, currency, conversions, people, revenue in rows:
         if in_all:
-            owed[touched, value] = Credit(touched, value, conversions, people)
+            given[touched, value] = Credit(touched, value, conversions, people)
         elif currency is not None:
-            credit = owed[touched, value]
+            credit = given[touched, value]
             more = tuple(sorted((*credit.revenue, (currency, revenue))))
-            owed[touched, value] = replace(credit, revenue=more)
-    return list(owed.values())
+            given[touched, value] = replace(credit, revenue=more)
+    return list(given.values())
 
 
-def _conversions(found: Chosen, question: AttributionQuestion) -> Sql:
+def _ordered(owed: Sql) -> Sql:
+    return Sql(f"""
+        SELECT in_all, touched, value, currency, conversions, people, revenue FROM {owed}
+        ORDER BY in_all DESC, conversions DESC, value NULLS LAST, currency""")
+
+
+def _owed(question: AttributionQuestion, events: Sql, visits: Sql) -> Sql:
+    """Sum up what is owed to each value, in all and by currency; of each date, where it matters."""
+    across = question.across
+    date, same_date = ("date, ", " AND date = touch_date") if across.is_daily else ("", "")
+    return Sql(f"""
+        SELECT {date}grouping(currency) = 1 AS in_all, touched, value, currency,
+            sum(weight) AS conversions, count(DISTINCT person) AS people,
+            sum(amount * weight) AS revenue
+        FROM (
+            SELECT *, touches > 0 AS touched, {question.model.sql} AS weight
+            FROM (
+                SELECT *, count(touch_key) OVER (PARTITION BY position) AS touches,
+                    row_number() OVER (PARTITION BY position ORDER BY touch_key) AS number
+                FROM ({_conversions(question, events, visits)})
+                LEFT JOIN ({_touches(question, visits)})
+                    ON person = touch_person AND touch_key <= key{same_date}
+            )
+        )
+        WHERE weight > 0
+        GROUP BY GROUPING SETS (({date}touched, value), ({date}touched, value, currency))""")
+
+
+def _conversions(question: AttributionQuestion, events: Sql, visits: Sql) -> Sql:
     # A server that knows the visitor alone means the user of the visit, where one is known.
     return Sql(f"""
-        SELECT position, key, {question.across.sql} AS person,
+        SELECT date, position, key, {question.across.sql} AS person,
             CASE WHEN revenue_currency IS NOT NULL THEN revenue_amount::DOUBLE END AS amount,
             CASE WHEN revenue_amount IS NOT NULL THEN revenue_currency END AS currency
         FROM (
             SELECT own.* REPLACE (coalesce(own.user_id, told.user_id) AS user_id)
             FROM (
                 SELECT *, timestamp::DATE AS date, {ORDER} AS key
-                FROM ({found.events}) WHERE {DONE} AND {fits(question.goal)}
+                FROM ({events}) WHERE {DONE} AND {fits(question.goal)}
             ) own
-            LEFT JOIN (SELECT date, visitor_id, visit, user_id FROM ({found.visits})) told
+            LEFT JOIN (SELECT date, visitor_id, visit, user_id FROM ({visits})) told
                 USING (date, visitor_id, visit)
         )""")
 
 
-def _touches(found: Chosen, question: AttributionQuestion) -> Sql:
+def _touches(question: AttributionQuestion, visits: Sql) -> Sql:
     return Sql(f"""
-        SELECT {question.across.sql} AS touch_person, {question.by.sql} AS value,
+        SELECT date AS touch_date, {question.across.sql} AS touch_person,
+            {question.by.sql} AS value,
             (epoch_us(started_at)::HUGEINT << 62) + first_position AS touch_key
-        FROM ({found.visits}) WHERE pageviews > 0""")
+        FROM ({visits}) WHERE pageviews > 0""")

@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import pyarrow as pa
+
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
 from mallard.query.filters import Filter, fits
 from mallard.query.goals import PAGEVIEW
-from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen
+from mallard.query.reports.chosen import DONE, ORDER, Choice
+from mallard.query.reports.daily import EVENTS, added
 from mallard.query.sql import Sql, literal
 
 STEPS_MAX = 5
 _VISIT = "date, visitor_id, visit"
+_COUNTS = {"visits": pa.int64(), "visitors": pa.int64()}
 _IN_VISIT = f"OVER (PARTITION BY {_VISIT} ORDER BY key)"
 
 
@@ -80,33 +84,42 @@ class Path:
 
 def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[Flow]:
     """Return the flows by step, those of most visits first."""
+    sums = added(
+        session,
+        answers,
+        question.choice,
+        _flows(question),
+        {"step": pa.int64(), "near": pa.string(), "far": pa.string()},
+        _COUNTS,
+    )
+    rows = session.rows(
+        Sql(f"""
+        SELECT step, near, far, visits, visitors, sum(visits) OVER (PARTITION BY step)::BIGINT
+        FROM {sums}
+        QUALIFY row_number() OVER (
+            PARTITION BY step ORDER BY visits DESC, near, far NULLS LAST
+        ) <= {int(question.limit)}
+        ORDER BY step, visits DESC, near, far NULLS LAST""")
+    )
+    return [Flow(*row) for row in rows]
+
+
+def _flows(question: FlowsQuestion) -> Sql:
     ahead = question.direction is Direction.AFTER
     is_it = fits(question.of)
-    with chosen(session, answers, question.choice) as found:
-        rows = session.rows(
-            Sql(f"""
-            SELECT step, near, far, visits, visitors, of
+    return Sql(f"""
+        SELECT date, abs(number - first) + 1 AS step, place AS near, far, count(*) AS visits,
+            count(DISTINCT visitor_id) AS visitors
+        FROM (
+            SELECT *, min(number) FILTER (is_it) OVER (PARTITION BY {_VISIT}) AS first
             FROM (
-                SELECT abs(number - first) + 1 AS step, place AS near, far, count(*) AS visits,
-                    count(DISTINCT (date, visitor_id)) AS visitors,
-                    sum(count(*)) OVER (PARTITION BY step)::BIGINT AS of
-                FROM (
-                    SELECT *, min(number) FILTER (is_it) OVER (PARTITION BY {_VISIT}) AS first
-                    FROM (
-                        SELECT *, row_number() {_IN_VISIT} AS number,
-                            {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far
-                        FROM ({_moves(_of_visits_with(found.events, is_it), is_it)})
-                    )
-                )
-                WHERE number {">=" if ahead else "<="} first AND step <= {int(question.steps)}
-                GROUP BY step, near, far
+                SELECT *, row_number() {_IN_VISIT} AS number,
+                    {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far
+                FROM ({_moves(_of_visits_with(is_it), is_it)})
             )
-            QUALIFY row_number() OVER (
-                PARTITION BY step ORDER BY visits DESC, near, far NULLS LAST
-            ) <= {int(question.limit)}
-            ORDER BY step, visits DESC, near, far NULLS LAST""")
         )
-    return [Flow(*row) for row in rows]
+        WHERE number {">=" if ahead else "<="} first AND step <= {int(question.steps)}
+        GROUP BY date, step, near, far""")
 
 
 def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[Path]:
@@ -116,22 +129,25 @@ def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[P
     names = [f"place_{n}" for n in range(question.steps)]
     columns = ", ".join(names)
     following = ", ".join(f"lead(place, {n}) {_IN_VISIT} AS place_{n}" for n in range(len(names)))
-    with chosen(session, answers, question.choice) as found:
-        rows = session.rows(
-            Sql(f"""
-            SELECT {columns}, sum(visits)::BIGINT AS visits, count(*) AS visitors,
-                sum(sum(visits)) OVER ()::BIGINT AS of
+    counted = Sql(f"""
+        SELECT date, {columns}, sum(visits)::BIGINT AS visits, count(*) AS visitors
+        FROM (
+            SELECT {columns}, date, count(*) AS visits
             FROM (
-                SELECT {columns}, count(*) AS visits
-                FROM (
-                    SELECT date, visitor_id, row_number() {_IN_VISIT} AS number, {following}
-                    FROM ({_moves(found.events, Sql("false"))})
-                ) WHERE number = 1 GROUP BY {columns}, date, visitor_id
-            )
-            GROUP BY {columns}
-            ORDER BY visits DESC, {", ".join(f"{name} NULLS FIRST" for name in names)}
-            LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+                SELECT date, visitor_id, row_number() {_IN_VISIT} AS number, {following}
+                FROM ({_moves(EVENTS, Sql("false"))})
+            ) WHERE number = 1 GROUP BY {columns}, date, visitor_id
         )
+        GROUP BY date, {columns}""")
+    by = dict.fromkeys(names, pa.string())
+    sums = added(session, answers, question.choice, counted, by, _COUNTS)
+    rows = session.rows(
+        Sql(f"""
+        SELECT {columns}, visits, visitors, sum(visits) OVER ()::BIGINT
+        FROM {sums}
+        ORDER BY visits DESC, {", ".join(f"{name} NULLS FIRST" for name in names)}
+        LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+    )
     return [
         Path(tuple(each for each in row[: len(names)] if each is not None), *row[len(names) :])
         for row in rows
@@ -153,10 +169,10 @@ def _moves(events: Sql, is_it: Sql) -> Sql:
         ) WHERE place IS DISTINCT FROM before""")
 
 
-def _of_visits_with(events: Sql, is_it: Sql) -> Sql:
+def _of_visits_with(is_it: Sql) -> Sql:
     """The events of visits that have the place; nearly all have not, and are not sorted then."""
     return Sql(f"""
-        FROM (SELECT *, timestamp::DATE AS date FROM ({events})) SEMI JOIN (
+        FROM (SELECT *, timestamp::DATE AS date FROM ({EVENTS})) SEMI JOIN (
             SELECT DISTINCT timestamp::DATE AS date, visitor_id, visit
-            FROM ({events}) WHERE visit IS NOT NULL AND {DONE} AND {is_it}
+            FROM ({EVENTS}) WHERE visit IS NOT NULL AND {DONE} AND {is_it}
         ) USING ({_VISIT})""")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import pyarrow as pa
 
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
-from mallard.query.reports.chosen import DONE, Choice, chosen
+from mallard.query.reports.chosen import DONE, Choice
+from mallard.query.reports.daily import EVENTS, added
 from mallard.query.sql import Sql
+
+_NUMBERS = {"visitors": pa.int64(), "events": pa.int64()}
+_COUNTED = Sql(f"""
+    SELECT date, key, count(DISTINCT visitor_id) AS visitors, count(*) AS events
+    FROM (
+        SELECT timestamp::DATE AS date, visitor_id, unnest(json_keys(props)) AS key
+        FROM ({EVENTS}) WHERE props IS NOT NULL AND {DONE}
+    )
+    GROUP BY date, key""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +50,11 @@ class Keys:
 
 def props(session: Session, answers: Answers, question: PropsQuestion) -> Keys:
     """Return the keys of properties, those of most events first."""
-    found = _page(session, answers, question)
-    if question.offset and not found.rows:
-        first = _page(session, answers, replace(question, offset=0, limit=1))
-        return Keys([], first.total_rows)
-    return found
-
-
-def _page(session: Session, answers: Answers, question: PropsQuestion) -> Keys:
-    with chosen(session, answers, question.choice) as found:
-        rows = session.rows(
-            Sql(f"""
-            SELECT key, count(DISTINCT (date, visitor_id)) FILTER (visitor_id IS NOT NULL),
-                count(*) AS events, count(*) OVER () AS total_rows
-            FROM (
-                SELECT unnest(json_keys(props)) AS key, timestamp::DATE AS date, visitor_id
-                FROM ({found.events}) WHERE props IS NOT NULL AND {DONE}
-            )
-            GROUP BY key ORDER BY events DESC, key
-            LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
-        )
-    return Keys([Key(*row[:-1]) for row in rows], rows[0][-1] if rows else 0)
+    sums = added(session, answers, question.choice, _COUNTED, {"key": pa.string()}, _NUMBERS)
+    rows = session.rows(
+        Sql(f"""
+        SELECT key, visitors, events FROM {sums} ORDER BY events DESC, key
+        LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+    )
+    ((total,),) = session.rows(Sql(f"SELECT count(*) FROM {sums}"))
+    return Keys([Key(*row) for row in rows], total)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mallard.event import Event
 from mallard.query.dimensions import Dimension
 from mallard.query.filters import Condition, Operator
+from mallard.query.period import Period
 from mallard.query.reports.attribution import (
     DIMENSIONS,
     Across,
@@ -23,7 +24,7 @@ from mallard.query.reports.attribution import (
 from tests import oracle
 from tests.oracle import Stored, Visit, day_of
 from tests.oracle_answers import fits, value_of
-from tests.query.reports.laid import CHOICES, PHASES, One, asked, chosen, laid_out
+from tests.query.reports.laid import CHOICES, PERIODS, PHASES, One, again, asked, chosen, laid_out
 from tests.query.test_answers import SITE
 
 Group = tuple[bool, Any]
@@ -111,12 +112,12 @@ def _key(stored: Stored) -> tuple[int, int]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=6, max_size=6))
+@given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=4, max_size=4), shifted=PERIODS)
 def test_credit_is_what_plain_python_gives(
-    phases: tuple[list[Event], ...], questions: list[AttributionQuestion]
+    phases: tuple[list[Event], ...], questions: list[AttributionQuestion], shifted: Period
 ) -> None:
     with laid_out(phases) as room:
-        for question in questions:
+        for question in again(questions, shifted):
             told = {(each.touched, each.value): each for each in asked(room, attribution, question)}
             expected = by_hand(room.events, question)
             assert told.keys() == expected.keys()
