@@ -22,7 +22,7 @@ leave a choice, or refuse to answer:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 
 import pyarrow as pa
 
@@ -30,6 +30,19 @@ from mallard.query.dimensions import By, Dimension, TimeSlice
 from mallard.query.sql import Sql
 
 _MAY_BE_NULL = {"entries", "entry_bounces", "exits"}
+
+
+class Level(IntEnum):
+    """How much is counted: each level has the quantities of those before it, and costs more."""
+
+    # Of events.
+    COUNTS = 1
+    # And of the whole visits they belong to.
+    VISITS = 2
+    # And by currency.
+    MONEY = 3
+    # And by page and visit, whatever is grouped by.
+    ENGAGEMENT = 4
 
 
 class Quantity(Enum):
@@ -40,6 +53,7 @@ class Quantity(Enum):
 
     sql: Sql
     type: pa.DataType
+    level: Level
 
     VISITORS = "visitors", "count(DISTINCT visitor_id) FILTER (counts)"
     VISITS = "visits", "count(*) FILTER (counts)"
@@ -48,27 +62,32 @@ class Quantity(Enum):
     EVENTS = "events", "sum(events)"
     # Of the pageviews, those of no visit.
     ANONYMOUS_PAGEVIEWS = "anonymous_pageviews", "sum(pageviews) FILTER (visit IS NULL)"
-    BOUNCES = "bounces", "count(*) FILTER (counts AND bounce)"
-    DURATION_MS = "duration_ms", "sum(duration_ms) FILTER (counts)"
+    BOUNCES = "bounces", "count(*) FILTER (counts AND bounce)", Level.VISITS
+    DURATION_MS = "duration_ms", "sum(duration_ms) FILTER (counts)", Level.VISITS
     # All pageviews of the group's visits, in the group or not.
-    VISIT_PAGEVIEWS = "visit_pageviews", "sum(visit_pageviews) FILTER (counts)"
+    VISIT_PAGEVIEWS = "visit_pageviews", "sum(visit_pageviews) FILTER (counts)", Level.VISITS
     # Visits whose first, or last, pageview is in the group; null where the group cannot tell.
-    ENTRIES = "entries", "sum(enters::INT)"
-    ENTRY_BOUNCES = "entry_bounces", "sum((CASE WHEN enters THEN bounce ELSE enters END)::INT)"
-    EXITS = "exits", "sum(leaves::INT)"
-    ENGAGED_MS = "engaged_ms", "sum(engaged_ms)"
+    ENTRIES = "entries", "sum(enters::INT)", Level.VISITS
+    ENTRY_BOUNCES = (
+        "entry_bounces",
+        "sum((CASE WHEN enters THEN bounce ELSE enters END)::INT)",
+        Level.VISITS,
+    )
+    EXITS = "exits", "sum(leaves::INT)", Level.VISITS
+    ENGAGED_MS = "engaged_ms", "sum(engaged_ms)", Level.ENGAGEMENT
     # Pairs of a page and a visit that told an engaged time.
-    ENGAGED_PAGES = "engaged_pages", "sum(engaged_pages)"
+    ENGAGED_PAGES = "engaged_pages", "sum(engaged_pages)", Level.ENGAGEMENT
     # The deepest scroll, in percent, of each pair of a page and a visit that told any.
-    SCROLL_SUM = "scroll_sum", "sum(scroll_sum)"
-    SCROLL_PAGES = "scroll_pages", "sum(scroll_pages)"
-    REVENUE_AMOUNT = "revenue_amount", "sum(revenue_amount)"
-    REVENUE_EVENTS = "revenue_events", "sum(revenue_events)"
+    SCROLL_SUM = "scroll_sum", "sum(scroll_sum)", Level.ENGAGEMENT
+    SCROLL_PAGES = "scroll_pages", "sum(scroll_pages)", Level.ENGAGEMENT
+    REVENUE_AMOUNT = "revenue_amount", "sum(revenue_amount)", Level.MONEY
+    REVENUE_EVENTS = "revenue_events", "sum(revenue_events)", Level.MONEY
 
-    def __new__(cls, name: str, sql: str) -> Quantity:
+    def __new__(cls, name: str, sql: str, level: Level = Level.COUNTS) -> Quantity:
         """Make a member whose value is its column's name."""
         member = object.__new__(cls)
         member._value_ = name
+        member.level = level
         is_amount = name == "revenue_amount"
         member.type = pa.decimal128(38, 2) if is_amount else pa.int64()
         number = sql if name in _MAY_BE_NULL else f"coalesce({sql}, 0)"
@@ -105,8 +124,19 @@ class Ratio(Enum):
         return member
 
 
-SUMS = Sql(", ".join(f"{each.sql} AS {each.value}" for each in Quantity))
+def quantities(level: Level) -> tuple[Quantity, ...]:
+    """Return what is counted up to a level, in the order of columns."""
+    return tuple(each for each in Quantity if each.level <= level)
 
+
+def sums_of(level: Level) -> Sql:
+    """Return what to select from shares of a level for its sums."""
+    return Sql(", ".join(f"{each.sql} AS {each.value}" for each in quantities(level)))
+
+
+SUMS = sums_of(Level.ENGAGEMENT)
+
+_EACH_SITE = Sql("site_id, ")
 _PAGEVIEWS = "count(*) FILTER (event_type = 'page')"
 _EVENTS = "count(*) FILTER (event_type <> 'engagement')"
 _MONEY = (
@@ -121,33 +151,60 @@ _ENDS: dict[By, tuple[str, str]] = {
 }
 
 
-def shares(events: Sql, visits: Sql, dimensions: Sequence[By]) -> Sql:
+def shares(
+    events: Sql,
+    visits: Sql,
+    dimensions: Sequence[By],
+    level: Level = Level.ENGAGEMENT,
+    *,
+    site: Sql = _EACH_SITE,
+) -> Sql:
     """Return a query for the shares of groups, which `Quantity.sql` sums up by any of dimensions.
 
-    events: annotated with `visit`, only those to be counted. visits: at least those of the events,
-    or only those to be counted: shares of others are left out. Columns: site_id, date, each
-    dimension's `column`, currency, visitor_id, visit, and what `Quantity.sql` reads.
+    events: annotated with `visit`, only those to be counted. visits: at least those of the events.
+    site: empty where all are one site's. Columns: site_id if any, date, each dimension's `column`,
+    currency, visitor_id, visit, and what `Quantity.sql` reads, up to a level.
     """
     of_events = [each for each in dimensions if each.scope == "event"]
-    of_visits = [each for each in dimensions if each.scope == "visit"]
-    of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
-    values = _selected(of_visits)
+    values = _selected([each for each in dimensions if each.scope == "visit"])
+    told = values
+    if level >= Level.VISITS:
+        told = Sql(f"""{values} bounce, duration_ms, visited.pageviews AS visit_pageviews,
+            {_meets(of_events, 0)} AS enters, {_meets(of_events, 1)} AS leaves""")
+    counted = _counted(events, of_events, site, by_page=level >= Level.ENGAGEMENT)
+    found = [_with_visits(counted, visits, told, site), loose_shares(events, dimensions, site=site)]
+    if level >= Level.MONEY:
+        of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
+        found += [
+            _with_visits(_money(events, of_events, site), visits, values, site),
+            Sql(f"""SELECT {site}timestamp::DATE AS date, {of_loose} {_MONEY}
+            FROM ({events}) WHERE visit IS NULL AND {_IS_MONEY} GROUP BY ALL"""),
+        ]
+    return Sql(" UNION ALL BY NAME ".join(found))
+
+
+def whole_shares(visits: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SITE) -> Sql:
+    """Return a query for the shares of whole visits, as `shares` of all their events would give.
+
+    Up to Level.VISITS, by dimensions of visits. visits: only those to be counted.
+    """
+    assert all(each.scope == "visit" for each in dimensions), "a visit has no event's dimensions"
     return Sql(f"""
-        SELECT share.*, {values} bounce, duration_ms, visited.pageviews AS visit_pageviews,
-            {_meets(of_events, 0)} AS enters, {_meets(of_events, 1)} AS leaves
-        FROM ({_counted(events, of_events)}) share
-        JOIN ({visits}) visited USING (site_id, date, visitor_id, visit)
-        UNION ALL BY NAME
-        SELECT share.*, {values}
-        FROM ({_money(events, of_events)}) share
-        JOIN ({visits}) visited USING (site_id, date, visitor_id, visit)
-        UNION ALL BY NAME
-        SELECT site_id, timestamp::DATE AS date, {of_loose} {_PAGEVIEWS} AS pageviews,
-            {_EVENTS} AS events, {_never(of_events)} AS enters, {_never(of_events)} AS leaves
-        FROM ({events}) WHERE visit IS NULL GROUP BY ALL
-        UNION ALL BY NAME
-        SELECT site_id, timestamp::DATE AS date, {of_loose} {_MONEY}
-        FROM ({events}) WHERE visit IS NULL AND {_IS_MONEY} GROUP BY ALL""")
+        SELECT {site}date, {_selected(dimensions)} visitor_id, visit, NULL::VARCHAR AS currency,
+            events > 0 AS counts, pageviews, events, bounce, duration_ms,
+            pageviews AS visit_pageviews, pageviews > 0 AS enters, pageviews > 0 AS leaves
+        FROM ({visits})""")
+
+
+def loose_shares(events: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SITE) -> Sql:
+    """Return a query for the shares of those events that belong to no visit, without money."""
+    of_events = [each for each in dimensions if each.scope == "event"]
+    of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
+    never = "false" if _tells(of_events) else "NULL::BOOLEAN"
+    return Sql(f"""
+        SELECT {site}timestamp::DATE AS date, {of_loose} {_PAGEVIEWS} AS pageviews,
+            {_EVENTS} AS events, {never} AS enters, {never} AS leaves
+        FROM ({events}) WHERE visit IS NULL GROUP BY ALL""")
 
 
 WITHOUT_VISIT: set[By] = {
@@ -158,25 +215,42 @@ WITHOUT_VISIT: set[By] = {
 }
 
 
-def _counted(events: Sql, dimensions: Sequence[By]) -> Sql:
+def _with_visits(query: Sql, visits: Sql, columns: Sql, site: Sql) -> Sql:
+    if not columns:
+        return query
+    return Sql(f"""
+        SELECT share.*, {columns}
+        FROM ({query}) share JOIN ({visits}) visited USING ({site}date, visitor_id, visit)""")
+
+
+def _counted(events: Sql, dimensions: Sequence[By], site: Sql, *, by_page: bool) -> Sql:
+    """by_page: also time on page and scroll depth."""
+    keys = f"{site}timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit"
+    if not by_page:
+        return Sql(f"""
+            SELECT *, events > 0 AS counts
+            FROM (
+                SELECT {keys}, NULL::VARCHAR AS currency, {_PAGEVIEWS} AS pageviews,
+                    {_EVENTS} AS events
+                FROM ({events}) WHERE visit IS NOT NULL GROUP BY ALL
+            )""")
     columns = "".join(f"{each.column}, " for each in dimensions)
     return Sql(f"""
-        SELECT site_id, date, {columns} visitor_id, visit, NULL::VARCHAR AS currency,
+        SELECT {site}date, {columns} visitor_id, visit, NULL::VARCHAR AS currency,
             sum(events) > 0 AS counts, sum(pageviews) AS pageviews, sum(events) AS events,
             sum(engaged_ms) AS engaged_ms, count(engaged_ms) AS engaged_pages,
             sum(depth) AS scroll_sum, count(depth) AS scroll_pages
         FROM (
-            SELECT site_id, timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit,
-                pathname, {_PAGEVIEWS} AS pageviews, {_EVENTS} AS events,
+            SELECT {keys}, pathname, {_PAGEVIEWS} AS pageviews, {_EVENTS} AS events,
                 sum(engaged_ms) AS engaged_ms, max(scroll_depth) AS depth
             FROM ({events}) WHERE visit IS NOT NULL GROUP BY ALL
         )
         GROUP BY ALL""")
 
 
-def _money(events: Sql, dimensions: Sequence[By]) -> Sql:
+def _money(events: Sql, dimensions: Sequence[By], site: Sql) -> Sql:
     return Sql(f"""
-        SELECT site_id, timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit, {_MONEY}
+        SELECT {site}timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit, {_MONEY}
         FROM ({events}) WHERE visit IS NOT NULL AND {_IS_MONEY} GROUP BY ALL""")
 
 
@@ -191,10 +265,6 @@ def _meets(dimensions: Sequence[By], end: int) -> Sql:
     dimensions = [each for each in dimensions if not isinstance(each, TimeSlice)]
     same = [f"{_ENDS[each][end]} IS NOT DISTINCT FROM {each.column}" for each in dimensions]
     return Sql(" AND ".join(["counts", "visited.pageviews > 0", *same]))
-
-
-def _never(dimensions: Sequence[By]) -> Sql:
-    return Sql("false" if _tells(dimensions) else "NULL::BOOLEAN")
 
 
 def _tells(dimensions: Sequence[By]) -> bool:
