@@ -84,7 +84,7 @@ class Answers:
 
     def version(self) -> Hashable:
         """Name what is stored now: the same question about the same version has one answer."""
-        return self._tail.view().last_position, self._store.snapshot().version
+        return self._tail.last_position, self._store.snapshot().version
 
     def first_date(self, site_id: str) -> date | None:
         """Return the UTC date of a site's first event; None without any."""

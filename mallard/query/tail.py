@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,10 +17,23 @@ from mallard.event import ARROW_SCHEMA, Frame, to_table
 CHUNK_EVENTS = 500
 
 
-@dataclass(frozen=True, slots=True)
 class _Chunk:
-    last_position: int
-    rows: pa.Table
+    """Some events of the tail, by position, and which of them are whose, found once for a site."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+        self.last_position: int = rows["position"][-1].as_py()
+        self._of: dict[str, pa.Table] = {}
+
+    def of(self, site_id: str) -> pa.Table:
+        found = self._of.get(site_id)
+        if found is None:
+            is_meant = pc.equal(self.rows["site_id"], pa.scalar(site_id, pa.string()))
+            self._of[site_id] = found = self.rows.filter(is_meant)
+        return found
+
+    def with_more(self, rows: pa.Table) -> _Chunk:
+        return _Chunk(pa.concat_tables([self.rows, rows]).combine_chunks())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +44,16 @@ class TailView:
     _chunks: tuple[_Chunk, ...]
 
     def after(self, watermark: int, site_id: str) -> pa.Table | None:
-        """Return a site's events past a watermark, of `ARROW_SCHEMA`; None where there are none."""
+        """Return a site's events past a watermark, of `ARROW_SCHEMA`; None where there are none.
+
+        They are in order of position.
+        """
         found = []
         for chunk in self._chunks:
-            if chunk.last_position <= watermark:
-                continue
-            is_meant = pc.and_(
-                pc.equal(chunk.rows["site_id"], site_id),
-                pc.greater(chunk.rows["position"], watermark),
-            )
-            rows = chunk.rows.filter(is_meant)
-            if rows.num_rows:
-                found.append(rows)
+            if chunk.last_position > watermark:
+                rows = _past(watermark, chunk.of(site_id))
+                if rows.num_rows:
+                    found.append(rows)
         return pa.concat_tables(found) if found else None
 
     def all_after(self, watermark: int, sites: Collection[str] | None) -> pa.Table:
@@ -49,11 +61,11 @@ class TailView:
         found = [ARROW_SCHEMA.empty_table()]
         for chunk in self._chunks:
             if chunk.last_position > watermark:
-                is_meant = pc.greater(chunk.rows["position"], watermark)
+                rows = _past(watermark, chunk.rows)
                 if sites is not None:
                     among = pa.array(sorted(sites), pa.string())
-                    is_meant = pc.and_(is_meant, pc.is_in(chunk.rows["site_id"], among))
-                found.append(chunk.rows.filter(is_meant))
+                    rows = rows.filter(pc.is_in(rows["site_id"], among))
+                found.append(rows)
         return pa.concat_tables(found)
 
 
@@ -65,32 +77,51 @@ class Tail:
         self._lock = threading.Lock()
         self._chunks: tuple[_Chunk, ...] = ()
 
+    @property
+    def last_position(self) -> int:
+        """The last position that the buffer holds now; 0 when it holds none."""
+        frames = self._buffer.tail()
+        return frames[-1].last_position if frames else 0
+
     def view(self) -> TailView:
         """Return what the buffer holds now. Take it before the store's snapshot."""
         with self._lock:
             frames = self._buffer.tail()
             first = frames[0].first_position if frames else 0
-            kept = [chunk for chunk in self._chunks if chunk.last_position >= first and frames]
-            known = kept[-1].last_position if kept else 0
-            fresh = [frame for frame in frames if frame.last_position > known]
-            kept += [_Chunk(some[-1].last_position, to_table(some)) for some in _runs(fresh)]
-            self._chunks = tuple(kept)
-            return TailView(known if not fresh else fresh[-1].last_position, self._chunks)
+            chunks = [chunk for chunk in self._chunks if chunk.last_position >= first and frames]
+            known = chunks[-1].last_position if chunks else 0
+            is_known = bisect_right(frames, known, key=lambda frame: frame.last_position)
+            for rows in _tables(frames[is_known:]):
+                # Who asks often gets few events at a time: many small tables cost more than a copy.
+                if chunks and chunks[-1].rows.num_rows + rows.num_rows <= CHUNK_EVENTS:
+                    chunks[-1] = chunks[-1].with_more(rows)
+                else:
+                    chunks.append(_Chunk(rows))
+            self._chunks = tuple(chunks)
+            return TailView(chunks[-1].last_position if chunks else 0, self._chunks)
 
 
 def view_of(frames: Sequence[Frame]) -> TailView:
     """Return frames of a log, in order of position, as a tail at one instant."""
-    chunks = tuple(_Chunk(some[-1].last_position, to_table(some)) for some in _runs(frames))
+    chunks = tuple(_Chunk(rows) for rows in _tables(frames))
     return TailView(chunks[-1].last_position if chunks else 0, chunks)
 
 
-def _runs(frames: Sequence[Frame]) -> list[list[Frame]]:
-    runs: list[list[Frame]] = []
-    events = CHUNK_EVENTS
+def _past(watermark: int, rows: pa.Table) -> pa.Table:
+    """Return the rows past a position, of rows in order of it."""
+    if not rows.num_rows or rows["position"][0].as_py() > watermark:
+        return rows
+    return rows.filter(pc.greater(rows["position"], pa.scalar(watermark, pa.int64())))
+
+
+def _tables(frames: Sequence[Frame]) -> Iterator[pa.Table]:
+    run: list[Frame] = []
+    events = 0
     for frame in frames:
+        run.append(frame)
+        events += frame.rows
         if events >= CHUNK_EVENTS:
-            runs.append([])
-            events = 0
-        runs[-1].append(frame)
-        events += len(frame.events)
-    return runs
+            yield to_table(run)
+            run, events = [], 0
+    if run:
+        yield to_table(run)

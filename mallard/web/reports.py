@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -112,7 +114,9 @@ class Reports:
             raise InvalidInput("The query names no site.", field="site_id", rule="a site's name")
         site_id = checks.site_id(site_id)
         principal.require(scope, site_id)
-        context = self._context(directory, site_id)
+        # Not on the event loop: it may have to look through what came in since the last question.
+        first_day = await asyncio.to_thread(self._server.answers.first_date, site_id)
+        context = self._context(directory, site_id, first_day)
         owner = owner_of(principal, request)
         return Caller(directory.site(site_id), owner, context, (site_id, directory.version))
 
@@ -125,11 +129,11 @@ class Reports:
             key=(key, caller.version, answers.version()),
         )
 
-    def _context(self, directory: Directory, site_id: str) -> Context:
+    def _context(self, directory: Directory, site_id: str, first_day: date | None) -> Context:
         return Context(
             ZoneInfo(directory.site(site_id).timezone),
             to_datetime(self._server.clock.now_us()),
-            self._server.answers.first_date(site_id),
+            first_day,
             directory.goals_of(site_id),
             directory.segments_of(site_id),
         )
