@@ -147,20 +147,21 @@ def _owed(question: AttributionQuestion, events: Sql, visits: Sql) -> Sql:
 
 
 def _conversions(question: AttributionQuestion, events: Sql, visits: Sql) -> Sql:
-    # A server that knows the visitor alone means the user of the visit, where one is known.
+    done = Sql(f"""
+        SELECT *, timestamp::DATE AS date, {ORDER} AS key
+        FROM ({events}) WHERE {DONE} AND {fits(question.goal)}""")
+    if question.across is Across.USER:
+        # A server that knows the visitor alone means the user of the visit, where one is known.
+        done = Sql(f"""
+            SELECT own.* REPLACE (coalesce(own.user_id, told.user_id) AS user_id)
+            FROM ({done}) own
+            LEFT JOIN (SELECT date, visitor_id, visit, user_id FROM ({visits})) told
+                USING (date, visitor_id, visit)""")
     return Sql(f"""
         SELECT date, position, key, {question.across.sql} AS person,
             CASE WHEN revenue_currency IS NOT NULL THEN revenue_amount::DOUBLE END AS amount,
             CASE WHEN revenue_amount IS NOT NULL THEN revenue_currency END AS currency
-        FROM (
-            SELECT own.* REPLACE (coalesce(own.user_id, told.user_id) AS user_id)
-            FROM (
-                SELECT *, timestamp::DATE AS date, {ORDER} AS key
-                FROM ({events}) WHERE {DONE} AND {fits(question.goal)}
-            ) own
-            LEFT JOIN (SELECT date, visitor_id, visit, user_id FROM ({visits})) told
-                USING (date, visitor_id, visit)
-        )""")
+        FROM ({done})""")
 
 
 def _touches(question: AttributionQuestion, visits: Sql) -> Sql:

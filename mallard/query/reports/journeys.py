@@ -115,7 +115,7 @@ def _flows(question: FlowsQuestion) -> Sql:
             FROM (
                 SELECT *, row_number() {_IN_VISIT} AS number,
                     {"lead" if ahead else "lag"}(place) {_IN_VISIT} AS far
-                FROM ({_moves(_of_visits_with(is_it), is_it)})
+                FROM ({_moves(_of_visits_with(is_it))})
             )
         )
         WHERE number {">=" if ahead else "<="} first AND step <= {int(question.steps)}
@@ -135,7 +135,7 @@ def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[P
             SELECT {columns}, date, count(*) AS visits
             FROM (
                 SELECT date, visitor_id, row_number() {_IN_VISIT} AS number, {following}
-                FROM ({_moves(EVENTS, Sql("false"))})
+                FROM ({_moves(_acts(Sql("false")))})
             ) WHERE number = 1 GROUP BY {columns}, date, visitor_id
         )
         GROUP BY date, {columns}""")
@@ -154,25 +154,29 @@ def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[P
     ]
 
 
-def _moves(events: Sql, is_it: Sql) -> Sql:
+def _moves(acts: Sql) -> Sql:
     """The places of each visit; one after the other is another."""
     return Sql(f"""
         FROM (
             SELECT *, lag(place) {_IN_VISIT} AS before
             FROM (
-                SELECT timestamp::DATE AS date, visitor_id, visit, {ORDER} AS key,
+                SELECT * EXCLUDE (event_name, pathname),
                     CASE WHEN event_name <> {literal(PAGEVIEW)} THEN 'event:' || event_name
-                        ELSE coalesce('page:' || pathname, 'page') END AS place,
-                    {is_it} AS is_it
-                FROM ({events}) WHERE visit IS NOT NULL AND {DONE}
+                        ELSE coalesce('page:' || pathname, 'page') END AS place
+                FROM ({acts})
             )
         ) WHERE place IS DISTINCT FROM before""")
 
 
-def _of_visits_with(is_it: Sql) -> Sql:
-    """The events of visits that have the place; nearly all have not, and are not sorted then."""
+def _acts(is_it: Sql) -> Sql:
     return Sql(f"""
-        FROM (SELECT *, timestamp::DATE AS date FROM ({EVENTS})) SEMI JOIN (
-            SELECT DISTINCT timestamp::DATE AS date, visitor_id, visit
-            FROM ({EVENTS}) WHERE visit IS NOT NULL AND {DONE} AND {is_it}
-        ) USING ({_VISIT})""")
+        SELECT timestamp::DATE AS date, visitor_id, visit, {ORDER} AS key, event_name, pathname,
+            {is_it} AS is_it
+        FROM ({EVENTS}) WHERE visit IS NOT NULL AND {DONE}""")
+
+
+def _of_visits_with(is_it: Sql) -> Sql:
+    """What happened in visits that have the place; nearly all have not, and are not sorted then."""
+    return Sql(f"""
+        WITH acts AS MATERIALIZED ({_acts(is_it)})
+        FROM acts SEMI JOIN (SELECT DISTINCT {_VISIT} FROM acts WHERE is_it) USING ({_VISIT})""")
