@@ -2,6 +2,9 @@
 
 Rows are written as they come, so memory holds a batch of them and not the whole. DuckDB says how a
 value is written as text; Python looks at no single value.
+
+CSV is for spreadsheets, and theirs is the risk: text that one would run as a formula has a quote
+before it. The other forms have each value as it is.
 """
 
 from __future__ import annotations
@@ -23,8 +26,11 @@ from mallard.query.sql import Sql, name
 
 BATCH_ROWS = 8_192
 PARQUET_ROW_GROUP_ROWS = 65_536
+# What a cell begins with that a spreadsheet runs: OWASP, "CSV Injection".
+FORMULA_STARTS = "=+-@\t\r"
 # What Arrow writes to CSV as DuckDB would; all else becomes text first.
 _PLAIN = re.compile(r"U?(TINY|SMALL|BIG)INT|U?INTEGER|DOUBLE|FLOAT|BOOLEAN|DATE|DECIMAL\(.*\)")
+_NUMBER = re.compile(r"U?HUGEINT|BIGNUM")  # a minus before it makes no formula
 
 
 class Form(StrEnum):
@@ -120,12 +126,20 @@ def _as_csv(connection: duckdb.DuckDBPyConnection, query: Sql) -> Sql:
     # As a query within a query, so that its columns have names that differ.
     found = connection.sql(f"SELECT * FROM (\n{query}\n)")
     columns = (
-        name(column)
-        if _PLAIN.fullmatch(str(kind))
-        else f"{name(column)}::VARCHAR AS {name(column)}"
+        f"{_cell(name(column), str(kind))} AS {name(column)}"
         for column, kind in zip(found.columns, found.types, strict=True)
     )
     return Sql(f"SELECT {', '.join(columns)} FROM (\n{query}\n)")
+
+
+def _cell(column: Sql, kind: str) -> Sql:
+    if _PLAIN.fullmatch(kind):
+        return column
+    text = Sql(f"{column}::VARCHAR")
+    if _NUMBER.fullmatch(kind):
+        return text
+    starts = ", ".join(f"chr({ord(each)})" for each in FORMULA_STARTS)
+    return Sql(f"CASE WHEN left({text}, 1) IN ({starts}) THEN '''' || {text} ELSE {text} END")
 
 
 def _write_json(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from mallard.query.sandbox import Query, Sandbox
 from mallard.query.sql import Sql
 from mallard.query.tail import Tail, view_of
 from mallard.store.store import Store
+
+# In the data folder: what is spilled is events. What a crash leaves goes when the server starts.
+SPILLED = "tmp/export"
 
 
 class Exporter:
@@ -49,7 +53,7 @@ def export_folder(data: Path, wanted: Wanted, form: Form, sink: Sink) -> int:
     Raises StorageError for what is no data folder, CorruptData when not all of it can be read.
     """
     seen = _look(data)
-    with tempfile.TemporaryDirectory() as spill, _connect(spill) as connection:
+    with _connect(data) as connection:
 
         def queries() -> Iterator[Sql]:
             for piece in pieces(wanted, seen):
@@ -70,9 +74,17 @@ def _look(data: Path) -> Seen:
     return Seen(folder.snapshot, view_of(folder.tail), folder.source)
 
 
-def _connect(spill: str) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(
-        config={"memory_limit": "256MB", "threads": "2", "temp_directory": spill}
-    )
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
+@contextlib.contextmanager
+def _connect(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    spill = data / SPILLED / secrets.token_hex(4)
+    # Who may only read the folder can export what fits in memory.
+    with contextlib.suppress(PermissionError):
+        spill.mkdir(mode=0o700, parents=True)
+    try:
+        with duckdb.connect(
+            config={"memory_limit": "256MB", "threads": "2", "temp_directory": str(spill)}
+        ) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)

@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -40,6 +41,8 @@ FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
 # Of a report: what all dimensions have. A rate that does not exist is null.
 METRICS = ("visitors", "visits", "pageviews", "events", "bounce_rate", "visit_duration")
 _TYPES = (pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64())
+# What they are called where they are not called by their dimension.
+_REPORTS = {"timeseries": "time:day", "goals": names.GOAL}
 # In a file's name, or in a header; a dimension of properties may hold any character.
 _UNFIT = re.compile("[^A-Za-z0-9._-]")
 _PARAMETERS = ("site_id", "from", "to", "format", "what", "visitors")
@@ -94,12 +97,13 @@ class Exports:
         self._under_way -= 1
 
     async def _report(self, caller: Caller, given: QueryParams, what: str, form: Form) -> Response:
-        dimension = "time:day" if what == "timeseries" else full_name(what)
-        if dimension not in names.TIMES and names.dimension(dimension) is None:
+        dimension = _REPORTS.get(what) or full_name(what)
+        known = {*names.TIMES, names.GOAL}
+        if dimension not in known and names.dimension(dimension) is None:
             raise InvalidInput(
                 f"what {what!r} is unknown.",
                 field="what",
-                rule="events, sessions, timeseries, or a dimension such as page",
+                rule="events, sessions, timeseries, goals, or a dimension such as page",
             )
         document: dict[str, Any] = {
             "site_id": caller.site_id,
@@ -170,15 +174,15 @@ async def _chunks(query: Query, first: bytes) -> AsyncIterator[bytes]:
 def _written(
     session: Session, answers: Answers, caller: Caller, document: dict[str, Any], form: Form
 ) -> bytes:
+    (dimension,) = document["dimensions"]
+    is_series = dimension in names.TIMES  # which has a row for each interval, and no pages
     results: list[dict[str, Any]] = []
-    while len(results) % LIMIT_MAX == 0:
+    found: list[dict[str, Any]] | None = None
+    while found is None or (len(found) == LIMIT_MAX and not is_series):
         document["pagination"] = {"limit": LIMIT_MAX, "offset": len(results)}
-        asked = read_query(document, caller.context)
+        asked = replace(read_query(document, caller.context), every_interval=is_series)
         found = answer(session, answers, asked, caller.context.goals)["results"]
         results += found
-        if not found:
-            break
-    (dimension,) = document["dimensions"]
     column = dimension.partition(":")[2].replace(":", "_")
     values = [None if each is None else str(each) for each in (r["dimensions"][0] for r in results)]
     columns = {column: pa.array(values, pa.string())}

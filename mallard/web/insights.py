@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from dataclasses import replace
+from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from mallard.errors import InvalidInput
-from mallard.query.period import Interval
+from mallard.query.period import Interval, Period
 from mallard.query.plausible import names
 from mallard.query.reports import journeys
 from mallard.query.reports.chosen import percent
@@ -35,6 +36,7 @@ _WINDOW = re.compile(r"([1-9]\d{0,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WITHIN = {each.value: each for each in Within}
 COHORTS = (Interval.DAY, Interval.WEEK, Interval.MONTH)
+_MINUTE = timedelta(minutes=1)
 _STEPS = 3
 _RATES = ("conversion_rate", "step_conversion_rate")
 _ALL = 1_000_000  # groups to compare with
@@ -83,6 +85,10 @@ class Insights:
             }
             for each in found.minutes
         ]
+        looked_at = Period(
+            found.minutes[0].start, found.minutes[-1].start + _MINUTE, asked.context.zone
+        )
+        asked = replace(asked, choice=replace(choice, period=looked_at))
         return respond(asked, minutes, visitors=found.visitors, **told)
 
     async def funnel(self, request: Request) -> Response:

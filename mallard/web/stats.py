@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mallard.errors import InvalidInput
+from mallard.query.forms import FORMULA_STARTS
 from mallard.query.plausible import names
 from mallard.query.plausible.compact import full_name, read_compact
 from mallard.web.parameters import check_names, date_range, is_csv, number
@@ -198,4 +199,5 @@ def _flat(row: Row) -> Row:
 
 def _harmless(value: object) -> object:
     # A spreadsheet would run it as a formula: what visitors send must not.
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+    is_formula = isinstance(value, str) and value.startswith(tuple(FORMULA_STARTS))
+    return f"'{value}" if is_formula else value

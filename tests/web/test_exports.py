@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from mallard.query.pieces import WHO
+from mallard.query.plausible import names
+from mallard.web.exports import METRICS
+from tests.web import test_reports
 from tests.web.running import Running
+from tests.web.test_reports import custom, site, view
 from tests.web.test_sql import key
 
+__all__ = ["site"]
+
 SITE = "export.example"
+Json = dict[str, Any]
 
 
 async def test_the_same_events_come_in_each_form_in_order_of_position(mallard: Running) -> None:
@@ -36,6 +44,54 @@ async def test_the_same_events_come_in_each_form_in_order_of_position(mallard: R
     (visit,) = csv.DictReader(io.StringIO(visits.text))
     assert visit["pageviews"] == "5"
     assert not set(WHO) & set(visit)
+
+
+async def exported(site: Running, what: str, form: str) -> list[Json]:
+    given = {"site_id": test_reports.SITE, "what": what, "format": form}
+    answer = await site.client.get("/api/export", params=given, headers={"host": "localhost"})
+    assert answer.status_code == 200, answer.text
+    if form == "parquet":
+        found: list[Json] = pq.read_table(io.BytesIO(answer.content)).to_pylist()
+        return found
+    if form == "ndjson":
+        return [json.loads(line) for line in answer.text.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    numbers = {name: [float(row[name]) if row[name] else None for row in rows] for name in METRICS}
+    return [
+        {**row, **{name: values[n] for name, values in numbers.items()}}
+        for n, row in enumerate(rows)
+    ]
+
+
+async def reported(site: Running, path: str, **given: str) -> list[list[Any]]:
+    asked = {"site_id": test_reports.SITE, "period": "all", "metrics": ",".join(METRICS), **given}
+    answer = await site.client.get(
+        f"/api/stats/{path}", params=asked, headers={"host": "localhost"}
+    )
+    assert answer.status_code == 200, answer.text
+    return [list(row.values()) for row in answer.json()["rows"]]
+
+
+async def test_every_report_is_exported_as_it_is_asked_for(site: Running) -> None:
+    hostile = [view(9, "=cmd|'/c calc'!A1", 5), custom(9, "-2+3", 6, referrer_source="@x")]
+    await site.server.buffer.append([*hostile, view(9, "/later", day=-4)])
+    whats = [*names.DIMENSIONS, "page", "props:plan", "goals", "timeseries", "time:hour"]
+    for what in whats:
+        path, given = f"breakdown/{what}", {}
+        if what == "goals":
+            path = what
+        elif what in {"timeseries", "time:hour"}:
+            path, given = "timeseries", {"interval": "hour" if what == "time:hour" else "day"}
+        expected = await reported(site, path, **given)
+        assert expected, what
+        for form in ("ndjson", "parquet", "csv"):
+            rows = [list(row.values()) for row in await exported(site, what, form)]
+            quoted = [
+                [f"'{row[0]}" if form == "csv" and row[0][:1] in "=+-@" else row[0], *row[1:]]
+                for row in expected
+            ]
+            assert rows == quoted, (what, form)
+    assert "'=cmd|'/c calc'!A1" in {row["page"] for row in await exported(site, "page", "csv")}
 
 
 async def test_ids_are_for_an_admin_who_asks_for_them(mallard: Running) -> None:

@@ -29,6 +29,10 @@ async def test_who_is_there_now(site: Running) -> None:
     assert found["countries"] == [{"value": "DE", "visitors": 2}]
     assert [row["pageviews"] for row in found["rows"]] == [0] * 9 + [1] + [0] * 16 + [1, 1, 0, 0]
     assert found["rows"][-1]["time"] == "2024-09-16T13:00:00+00:00"
+    assert (found["from"], found["to"]) == (
+        "2024-09-16T12:31:00+00:00",
+        "2024-09-16T13:00:59+00:00",
+    )
 
 
 async def test_a_funnel(site: Running) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from mallard.accounts.control import Control
+from mallard.site import Segment
 from tests.web.running import Running
 from tests.web.test_reports import SITE, custom, site
 
@@ -112,6 +115,26 @@ async def test_csv_is_what_a_spreadsheet_reads_and_runs_nothing(site: Running) -
     ]
 
 
+async def test_what_is_saved_as_a_segment_filters_by_its_name(site: Running) -> None:
+    for name, country in (("Berlin; or so", "DE"), ("North", "EE")):
+        fields = {"name": name, "filters": [["is", "visit:country", [country]]]}
+        await site.server.accounts.change(partial(_add_segment, fields))
+
+    async def visitors(filters: str) -> Any:
+        (row,) = await rows(site, "summary", filters=filters, metrics="visitors")
+        return row["visitors"]
+
+    assert await visitors(r"segment==Berlin\; or so") == 1
+    assert await visitors("segment!=North") == 2
+    assert await visitors(r"segment==Berlin\; or so|North;page==/blog/**") == 1
+    (step, _) = await rows(site, "funnel", filters="segment==North", steps="page:/**,page:/")
+    assert step["visitors"] == 1
+
+
+def _add_segment(fields: dict[str, Any], control: Control) -> Segment:
+    return control.segments.add(SITE, fields)
+
+
 @pytest.mark.parametrize(
     ("path", "given", "field"),
     [
@@ -122,6 +145,8 @@ async def test_csv_is_what_a_spreadsheet_reads_and_runs_nothing(site: Running) -
         ("summary", {"format": "xml"}, "format"),
         ("summary", {"compare": "yesterday"}, "compare"),
         ("summary", {"filters": "page"}, "filters"),
+        ("summary", {"filters": "segment==Nobody"}, "filters"),
+        ("summary", {"filters": "segment~No"}, "filters"),
         ("timeseries", {"interval": "minute"}, "interval"),
         ("breakdown/nothing", {}, "dimensions"),
         ("breakdown/page", {"limit": "all"}, "limit"),

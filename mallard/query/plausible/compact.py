@@ -4,7 +4,8 @@ A dimension, an operator, and values with `|` between, any of which may fit; con
 between, all of which hold. Operators: `==` is, `!=` is not, `~` contains, `!~` contains not. In a
 page `*` stands for anything within a segment of the path and `**` for anything. `\\` before one of
 these characters takes it as it is. Names may be short: `page` is `event:page`, `props:plan`
-is `event:props:plan`. Plausible's Stats API v1 writes filters this way.
+is `event:props:plan`. `segment==Phones` is a saved segment by its name. Plausible's Stats API v1
+writes filters this way.
 """
 
 from __future__ import annotations

@@ -172,11 +172,13 @@ class FilterReader:
     def _segments(self, value: list[Any], depth: int) -> Filter:
         ids = value[2]
         if value[0] not in {"is", "is_not"} or not isinstance(ids, list) or not ids:
-            _refuse_filter(value, "segments are filtered by is and is_not, and their numbers")
-        known = {segment.segment_id: segment for segment in self._context.segments}
+            _refuse_filter(value, "segments are filtered by is and is_not, and number or name")
+        known: dict[object, Segment] = {}
+        for segment in self._context.segments:
+            known |= {segment.segment_id: segment, segment.name: segment}
         found: list[Filter] = []
         for each in ids:
-            if not isinstance(each, int) or isinstance(each, bool) or each not in known:
+            if not isinstance(each, int | str) or isinstance(each, bool) or each not in known:
                 _refuse_filter(value, f"the site has no segment {each!r}")
             parts = [self._filter(part, depth + 1) for part in known[each].filters]
             found.append(AllOf(tuple(parts)))

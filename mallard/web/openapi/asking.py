@@ -67,7 +67,9 @@ def short_dimensions(*, goals: bool = True, times: bool = True) -> Json:
 
 def parameters() -> dict[str, Json]:
     """Return the parameters that reports share, by name."""
-    conditions = "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;source~goo`."
+    conditions = (
+        "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;segment==Phones`."
+    )
     limit = whole(minimum=1, maximum=reading.LIMIT_MAX, default=ROWS)
     found = [
         query("site_id", SITE_ID, required=True),
@@ -124,14 +126,16 @@ def _property() -> Json:
 def _filter() -> Json:
     texts = items(text(), "Any of which fits.", minItems=1, maxItems=filtering.CLAUSES_MAX)
     sensitive = all_optional({"case_sensitive": flag()})
-    numbers = items(whole(), "Numbers of the site's segments.", minItems=1)
+    saved = items(
+        {"anyOf": [whole(), text()]}, "The site's segments, by number or name.", minItems=1
+    )
     filtered = {"anyOf": [word([*names.DIMENSIONS]), _property()]}
     of_goals = ["is", "is_not", "contains", "contains_not"]
     return {
         "anyOf": [
             row(word(filtering.OPERATORS), filtered, texts, optional=sensitive),
             row(word(of_goals), {"const": names.GOAL}, texts, optional=sensitive),
-            row(word(["is", "is_not"]), {"const": names.SEGMENT}, numbers),
+            row(word(["is", "is_not"]), {"const": names.SEGMENT}, saved),
             row(word(["and", "or"]), items(ref("Filter"), minItems=1)),
             row(word(["not", "has_done", "has_not_done"]), ref("Filter")),
         ]

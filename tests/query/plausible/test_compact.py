@@ -24,6 +24,7 @@ from mallard.query.plausible.compact import full_name, read_compact
         ),
         ("source!~goo", [["contains_not", "visit:source", ["goo"]]]),
         ("goal==Sign up", [["is", "event:goal", ["Sign up"]]]),
+        ("segment!=Phones|Tablets", [["is_not", "segment", ["Phones", "Tablets"]]]),
         ("page==/blog/**", [["matches", "event:page", ["(?s)^/blog/.*$"]]]),
         ("entry_page!=/a*", [["matches_not", "visit:entry_page", ["(?s)^/a[^/]*$"]]]),
         (r"page==/a\*b\|c\;d", [["is", "event:page", ["/a*b|c;d"]]]),
