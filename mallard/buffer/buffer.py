@@ -124,7 +124,6 @@ class Buffer:
         """
         rows = tuple(events)
         assert rows, "an append without events has no position to give"
-        loop = asyncio.get_running_loop()
         with self._door:
             if self._closed:
                 raise Overloaded("The server is shutting down; send the event again.")
@@ -135,6 +134,8 @@ class Buffer:
                 self._telemetry.failures["ring_full"] += 1
                 raise Overloaded("Too many events wait to be written; send this one again later.")
             if self._group is None:
+                # Once a turn: asking which loop runs is a system call (Python before 3.12).
+                loop = asyncio.get_running_loop()
                 self._group = Group(loop, self._clock.monotonic(), [])
                 loop.call_soon(self._end_turn)
             self._group.appends.append(Append(rows, settle))

@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     dropped: tuple[Reason, ...] = ()
 
 
+_make_outcome = Outcome._make
 Settle = Callable[[Outcome | Exception], None]
 
 
@@ -122,7 +123,7 @@ class Pipeline:
         if accepted:
             self._telemetry.accepted[door] += accepted
         if not dropped:
-            return Outcome(accepted)
+            return _make_outcome((accepted, ()))  # by position: half of the time
         for raw, reason in dropped:
             for site in raw.sites:
                 self._telemetry.drop(site, reason.value)

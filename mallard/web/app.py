@@ -30,7 +30,7 @@ from mallard.web.admin import Admin
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
-from mallard.web.direct import DirectDoor
+from mallard.web.direct import DirectDoor, DirectRequests
 from mallard.web.exports import Exporting, Exports
 from mallard.web.insights import Insights
 from mallard.web.money import MoneyReports
@@ -114,7 +114,7 @@ class Application:
     ) -> None:
         """direct: by the path of a request line, for `connection.Connection`."""
         self._doors = doors
-        self.direct = direct
+        self.direct = DirectRequests(direct)
         self._rest = rest
 
     @property

@@ -108,15 +108,14 @@ class Collector:
     def event_at_once(
         self,
         peer: str | None,
-        headers: HeaderList,
         fields: dict[bytes, bytes],
         body: bytes,
         respond: Respond,
     ) -> None:
         """Answer a POST that is there as a whole; never raises. See `direct`.
 
-        peer: the socket's address. headers: as they came, names in lower case. fields: the same
-        by name. respond: takes status, headers and body of the answer, now or later.
+        peer: the socket's address. fields: the headers by their names in lower case, one of each.
+        respond: takes status, headers and body of the answer, now or later.
         """
 
         def settle(result: Outcome | Exception) -> None:
@@ -127,7 +126,7 @@ class Collector:
 
         try:
             raw = from_json(body)
-            sender = self._senders.read({"client": (peer,), "headers": headers}, fields)
+            sender = self._senders.of(peer, fields.items(), fields)
             self._pipeline.submit((raw,), sender, "post", settle)
         except Exception as error:  # noqa: BLE001 - the top of a request
             respond(*self._refusal(error))

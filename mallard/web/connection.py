@@ -19,10 +19,9 @@ import re
 from http import HTTPStatus
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mallard.web.collect import EVENT_BYTES_MAX
-from mallard.web.direct import DirectCycle, direct_headers
+from mallard.web.direct import DirectCycle
 
 # The longest honest head is a pixel's: two URLs of 2,048 characters, percent-encoded.
 HEAD_BYTES_MAX = 64 * 1024
@@ -54,17 +53,17 @@ class Connection(HttpToolsProtocol):
     `uvicorn.Config(http=Connection)` takes it.
     """
 
+    _in_message = False  # what the parser has read last is a part of one
     _in_head = True
     _received_bytes = 0  # of the message that is under way; 0 between messages
     _since = 0.0  # when the message, or the connection, began
     _watch: asyncio.TimerHandle | None = None
-    last_head: tuple[tuple[object, ...], bytes] | None = None  # of a direct answer, and its parts
-    _direct: DirectCycle | None = None  # whose request is still being read
-    _before: RequestResponseCycle | None = None  # the cycle that one took the place of
+    _answered_at = 0.0  # when the last direct answer was given
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the clock."""
         super().connection_made(transport)
+        self._direct = DirectCycle(self)
         self._since = self.loop.time()
         self._watch = self.loop.call_later(HEAD_SECONDS_MAX, self._look)
 
@@ -76,14 +75,18 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, within the limits."""
+        if not self._in_message and (self.cycle is None or self.cycle.response_complete):
+            request = self.app.direct.read(data)
+            if request is not None:
+                self.cycle = self._direct
+                self._direct.start(*request)
+                return
         if not self._received_bytes:
             self._since = self.loop.time()
         self._received_bytes += len(data)
         if self._in_head and b"pgrade" in data:
             data = _UPGRADE.sub(rb"\r\nX-grade:", data)
         super().data_received(data)
-        if self._direct is not None:
-            self._take_the_long_way(self._direct)
         if self._received_bytes > (HEAD_BYTES_MAX if self._in_head else MESSAGE_BYTES_MAX):
             self._refuse(431)
         elif len(self.pipeline) > AHEAD_MAX:
@@ -96,46 +99,51 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = False
         return True
 
+    def on_message_begin(self) -> None:
+        """Take a new message."""
+        self._in_message = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         self._in_head = False
-        direct = self._direct_cycle()
-        if direct is None:
-            super().on_headers_complete()
-        else:
-            self._before = self.cycle
-            self.cycle = self._direct = direct
+        super().on_headers_complete()
         self.headers = _NOWHERE  # for trailers: not in the scope, and not in memory
 
     def on_message_complete(self) -> None:
         """Be ready for the next request."""
+        self._in_message = False
         self._in_head = True
         self._received_bytes = 0
         super().on_message_complete()
-        if self._direct is not None:
-            direct, self._direct = self._direct, None
-            direct.start()
 
-    def _direct_cycle(self) -> DirectCycle | None:
-        """Return what answers the request at once, if it can be, so far as its head says."""
-        door = self.app.direct.get(self.url)
-        if (
-            door is None
-            or self.parser.get_method() != b"POST"
-            or self.parser.get_http_version() != "1.1"
-            or not (self.cycle is None or self.cycle.response_complete)
-        ):
-            return None
-        fields = direct_headers(self.headers, EVENT_BYTES_MAX)
-        if fields is None:
-            return None
-        return DirectCycle(self, door, self.headers, fields, self.parser.should_keep_alive())
+    def answered(self) -> None:
+        """Go on after a direct answer as `on_response_complete` does after others.
 
-    def _take_the_long_way(self, direct: DirectCycle) -> None:
-        """Let uvicorn go on with a request whose body is not all there yet."""
-        self._direct, self.cycle = None, self._before  # type: ignore[assignment]
-        super().on_headers_complete()
-        super().on_body(bytes(direct.body))
+        The timer that ends an idle connection stays as it is: one for each answer costs more than
+        all that is parsed of a request.
+        """
+        if self.pipeline:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_next(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing came for so long; else look again when it will be."""
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if not self.cycle.response_complete:
+            left = self.timeout_keep_alive
+        if left > 0:
+            self._await_next(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _await_next(self, seconds: float) -> None:
+        handler = self.timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, handler)
 
     def _look(self) -> None:
         """Refuse what is under way for too long; look again later."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from mallard.ingest.address import AddressReader
+from mallard.ingest.address import AddressReader, Headers
 from mallard.ingest.sender import ClientHints, Sender
 from mallard.ingest.user_agent import AGENT_LENGTH_MAX, HINT_LENGTH_MAX
 
@@ -36,6 +36,13 @@ class SenderReader:
     def read(self, scope: Scope, headers: dict[bytes, bytes]) -> Sender:
         """Return the sender. headers: those of the scope, by lower-case name, the last of each."""
         client = scope.get("client")
+        return self.of(client[0] if client else None, scope["headers"], headers)
+
+    def of(self, peer: str | None, sent: Headers, headers: dict[bytes, bytes]) -> Sender:
+        """Return the sender. peer: the socket's address. sent: all headers; headers: as in `read`.
+
+        peer is None where the socket has no address.
+        """
         get = headers.get
         origin = get(b"origin")
         agent = get(b"user-agent", b"")[:AGENT_LENGTH_MAX]
@@ -55,7 +62,7 @@ class SenderReader:
         # By position, as each request makes one: calling the class takes twice as long.
         return _make_sender(
             (
-                self._addresses.read(client[0] if client else None, scope["headers"], headers),
+                self._addresses.read(peer, sent, headers),
                 browser.user_agent,
                 None if origin is None else origin[:ORIGIN_LENGTH_MAX].decode("latin-1"),
                 browser.client_hints,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -39,9 +40,9 @@ PLACES = Config(ingest=IngestConfig(site_ids=("a.example", "b.example")))
 
 
 @asynccontextmanager
-async def listening(app: Application) -> AsyncIterator[int]:
+async def listening(app: Application, **more: Any) -> AsyncIterator[int]:
     """Serve an application on a socket and give the port; its rooms are started already."""
-    settings = {**UVICORN, "http": Connection, "lifespan": "off", "port": 0}
+    settings = {**UVICORN, "http": Connection, "lifespan": "off", "port": 0, **more}
     server = uvicorn.Server(uvicorn.Config(app, **settings))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
@@ -65,9 +66,9 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[DirectCycle]:
     cycles: list[DirectCycle] = []
     start = DirectCycle.start
 
-    def note(cycle: DirectCycle) -> None:
+    def note(cycle: DirectCycle, *request: Any) -> None:
         cycles.append(cycle)
-        start(cycle)
+        start(cycle, *request)
 
     monkeypatch.setattr(DirectCycle, "start", note)
     return cycles
@@ -126,7 +127,7 @@ async def test_answers_keep_the_order_of_requests_sent_ahead(
     async with await Client.open(port) as client:
         await client.send(b"".join(requests))
         assert [(await client.answer()).status for _ in requests] == [202, 200, 422, 202]
-    assert len(direct) == 1  # the others wait in the queue and go the long way
+    assert direct == []  # what comes with others goes the long way
     assert [name for _, name, _ in names(server)] == ["1", "2"]
 
 
@@ -142,7 +143,7 @@ async def test_a_body_that_comes_in_pieces_goes_the_long_way(
             assert (await other.request("GET", "/health/live")).status == 200
             await client.send(request[size:])
             assert (await client.answer()).status == 202
-    assert len(direct) == 1  # the one whose head came in two pieces, and its body with the second
+    assert direct == []
     assert len(names(server)) == 3
 
 
@@ -152,6 +153,12 @@ async def test_a_body_that_comes_in_pieces_goes_the_long_way(
         {"X-Debug-Request": "true"},
         {"Expect": "100-continue"},
         {"Content-Encoding": "identity"},
+        {"Upgrade": "h2c"},
+        {"Connection": "keep-alive, Upgrade"},
+        {"Proxy-Connection": "keep-alive"},
+        {"Origin": "https://a.example", "ORIGIN": "https://a.example"},
+        {f"X-Made-Up-{number}": "" for number in range(64)},
+        {"Cookie": "x" * 8_192},
     ],
 )
 async def test_what_is_out_of_the_ordinary_goes_the_long_way(
@@ -165,6 +172,35 @@ async def test_what_is_out_of_the_ordinary_goes_the_long_way(
             status = (await client.answer()).status
     assert status in (200, 202)
     assert direct == []
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+async def test_a_connection_ends_when_nothing_comes_for_long_after_the_last_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    made: list[Connection] = []
+    connection_made = Connection.connection_made
+
+    def note(connection: Connection, transport: asyncio.Transport) -> None:
+        made.append(connection)
+        connection_made(connection, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", note)
+    event = message("POST", "/api/event", orjson.dumps(EVENT))
+    with started(tmp_path, PLACES) as (_, app):
+        async with (
+            listening(app, timeout_keep_alive=seconds) as port,
+            await Client.open(port) as client,
+        ):
+            await client.send(event)
+            assert (await client.answer()).status == 202
+            made[0].timeout_keep_alive_handler()  # as if an earlier answer had armed it
+            if seconds:
+                await client.send(event)
+                assert (await client.answer()).status == 202
+            else:
+                with pytest.raises(EOFError):
+                    await client.answer()
 
 
 async def test_a_client_that_asks_for_it_is_hung_up_on(served: tuple[Server, int]) -> None:
