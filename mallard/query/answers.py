@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 
 from mallard.query.dimensions import By, Dimension, TimeSlice
 from mallard.query.engine import Kept, Session
-from mallard.query.filters import kept
-from mallard.query.metrics import SUMS, shares
+from mallard.query.filters import is_of_visits, kept, kept_loose, kept_visits
+from mallard.query.metrics import Level, loose_shares, shares, sums_of, whole_shares
 from mallard.query.period import Slice
 from mallard.query.rollup import is_true
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
-from mallard.query.sums import TOTALS, Addable, Grouping, in_bucket, narrowed, split, total
+from mallard.query.sums import TOTALS, Addable, Grouping, has_all, in_bucket, narrowed, split, total
 from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
@@ -37,6 +37,7 @@ from mallard.store.store import Store
 _SLICE = TimeSlice()
 _EVENTS = Sql("FROM counted_events")
 _TOLD = Sql("FROM told_visits")
+_ONE_SITE = Sql("")
 # How many events of settled days are counted at once, and then kept: of a question that takes too
 # long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
@@ -101,8 +102,9 @@ class Answers:
     def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
         """Return the sums of each bucket and group.
 
-        Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity`; see
-        `metrics` for what a row with a currency is. A group without events has no row.
+        Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity` up to the
+        grouping's level; see `metrics` for what a row with a currency is, which below Level.MONEY
+        says nothing. A group without events has no row.
         """
         return self.added(session, grouping, pieces, _scan)
 
@@ -177,7 +179,7 @@ class Answers:
         """Sums of open days, kept until something is stored."""
         days, question = asked.days, asked.question
         key = "sums", question, days.version, _layout(pieces), pieces[0].bucket
-        table = self._kept_open.get(key)
+        table = _known(self._kept_open, key, question)
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)
             counted = asked.counted(found, pieces)
@@ -195,7 +197,7 @@ class Answers:
         versions = [day.version for _, day in pieces]
         key = "settled", question, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
-        if (known := self._kept.get(key)) is not None:
+        if (known := _known(self._kept, key, question)) is not None:
             return in_bucket(known, first)
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []
@@ -244,7 +246,7 @@ class Answers:
             found = list(some)
             layout = _layout([piece for piece, _ in found], [version for _, version in found])
             key = "month", asked.question, layout
-            table = self._kept.get(key)
+            table = _known(self._kept, key, asked.question)
             if table is None:
                 missing[key] = found
             else:
@@ -270,13 +272,19 @@ class Answers:
             piece: (asked.question, version, piece.date, piece.start_us, piece.end_us)
             for piece, version in pieces
         }
-        known = {piece: self._kept.get(key) for piece, key in keys.items()}
+        known = {piece: _known(self._kept, key, asked.question) for piece, key in keys.items()}
         counted = {piece: table for piece, table in known.items() if table is not None}
         for some in _at_once(days, [piece for piece, table in known.items() if table is None]):
             found = asked.counted(days.settled(_dates(some)), some)
             self._kept.keep({keys[piece]: table for piece, table in found.items()})
             counted |= found
         return counted
+
+
+def _known(kept_: Kept, key: Hashable, question: Addable) -> pa.Table | None:
+    """Return what is kept under a key, if it is enough for a question."""
+    table = kept_.get(key)
+    return table if table is not None and has_all(question, table) else None
 
 
 def _rollup(days: SiteDays, grouping: Addable, date_: str, day: Day) -> Derived | None:
@@ -355,11 +363,12 @@ def _scan(
     sliced = [piece for piece in pieces if not piece.is_whole]
     counted: dict[Slice, pa.Table] = {}
     if whole:
-        chosen = stored
+        events, visits = stored, told
         if sliced:
             listed = ", ".join(f"DATE {literal(day)}" for day in _dates(whole))
-            chosen = Sql(f"FROM ({stored}) WHERE timestamp::DATE IN ({listed})")
-        table = _counted(session, kept(chosen, _TOLD, grouping.keep), told, grouping.by)
+            events = Sql(f"FROM ({stored}) WHERE timestamp::DATE IN ({listed})")
+            visits = Sql(f"FROM ({told}) WHERE date IN ({listed})")
+        table = session.table(_of_whole_days(grouping, events, visits))
         counted |= split(table, "date", {date.fromisoformat(each.date): each for each in whole})
     if sliced:
         wanted = session.take(
@@ -377,22 +386,37 @@ def _scan(
             FROM ({kept(stored, _TOLD, grouping.keep)}) JOIN {wanted}
                 ON timestamp::DATE = slice_date AND epoch_us(timestamp) >= slice_us
                     AND epoch_us(timestamp) < slice_end_us""")
-        table = _counted(session, events, told, (*grouping.by, _SLICE))
+        table = session.table(_of_events(events, told, (*grouping.by, _SLICE), grouping.level))
         table = table.drop_columns(["date"])
         counted |= split(table, _SLICE.column, {each.start_us: each for each in sliced})
     return counted
 
 
-def _counted(session: Session, events: Sql, told: Sql, by: Sequence[By]) -> pa.Table:
+def _of_whole_days(grouping: Grouping, stored: Sql, told: Sql) -> Sql:
+    by, keep = grouping.by, grouping.keep
+    of_visits = is_of_visits(keep) and all(each.scope == "visit" for each in by)
+    if not of_visits or grouping.level > Level.VISITS:
+        return _of_events(kept(stored, _TOLD, keep), told, by, grouping.level)
+    # What visits say by themselves is had for a fraction: of events only those of none are read.
+    of_shares = Sql(f"""
+        {whole_shares(kept_visits(told, keep), by, site=_ONE_SITE)}
+        UNION ALL BY NAME {loose_shares(kept_loose(stored, keep), by, site=_ONE_SITE)}""")
+    return _summed(of_shares, by, grouping.level)
+
+
+def _of_events(events: Sql, told: Sql, by: Sequence[By], level: Level) -> Sql:
     """events: a query that reads visits from `told_visits`, told: what these are."""
-    columns = "".join(f"{each.column}, " for each in by)
     # Both are read several times: files only once.
-    return session.table(
-        Sql(f"""
+    return Sql(f"""
         WITH told_visits AS MATERIALIZED ({told}), counted_events AS MATERIALIZED ({events})
-        SELECT date, {columns} currency, {SUMS}
-        FROM ({shares(_EVENTS, _TOLD, by)}) GROUP BY date, {columns} currency""")
-    )
+        {_summed(shares(_EVENTS, _TOLD, by, level, site=_ONE_SITE), by, level)}""")
+
+
+def _summed(of_shares: Sql, by: Sequence[By], level: Level) -> Sql:
+    columns = "".join(f"{each.column}, " for each in by)
+    return Sql(f"""
+        SELECT date, {columns} currency, {sums_of(level)}
+        FROM ({of_shares}) GROUP BY date, {columns} currency""")
 
 
 def _dates(pieces: Sequence[Slice]) -> tuple[str, ...]:

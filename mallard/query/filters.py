@@ -8,7 +8,7 @@ missing a comparison is false, and its negation true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Union
@@ -21,7 +21,8 @@ from mallard.query.engine import Session
 from mallard.query.metrics import WITHOUT_VISIT
 from mallard.query.sql import Params, Sql, literal
 
-_VISIT_KEY = "site_id, date, visitor_id, visit"
+# Of one site.
+_VISIT_KEY = "date, visitor_id, visit"
 
 
 class Operator(StrEnum):
@@ -96,7 +97,8 @@ Filter = Union[Condition, AllOf, AnyOf, Not, HasDone]  # noqa: UP007 - its membe
 def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
     """Return a query for the events that a filter holds for, with all their columns.
 
-    events: annotated with `visit`; read several times. visits: at least those of the events.
+    events: of one site, annotated with `visit`; read several times. visits: at least those of the
+    events.
     """
     if keep is None:
         return Sql(f"FROM ({events})")
@@ -104,15 +106,15 @@ def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
     if not about_visits:
         return Sql(f"FROM ({events}) WHERE {_sql(keep, _of_event)}")
     number = {each: index for index, each in enumerate(about_visits)}
-    answers = [
-        f"{each.sql(each.by.filtered)} AS fits_{index}"
-        for each, index in number.items()
-        if isinstance(each, Condition)
-    ]
+    answers = {index: _sql(each, _of_visit) for each, index in number.items() if is_of_visits(each)}
+    # Of visits that fit nothing no row is needed: it would say as much as none.
+    told = f""" LEFT JOIN (
+            SELECT {", ".join([_VISIT_KEY, *(f"{sql} AS fits_{n}" for n, sql in answers.items())])}
+            FROM ({visits}) WHERE {" OR ".join(answers.values())}
+        ) USING ({_VISIT_KEY})"""
     done = "".join(
         f""" LEFT JOIN (
-            SELECT DISTINCT site_id, timestamp::DATE AS date, visitor_id, visit,
-                true AS fits_{index}
+            SELECT DISTINCT timestamp::DATE AS date, visitor_id, visit, true AS fits_{index}
             FROM ({kept(events, visits, each.part)}) WHERE visit IS NOT NULL
         ) AS done_{index} USING ({_VISIT_KEY})"""
         for each, index in number.items()
@@ -120,20 +122,41 @@ def kept(events: Sql, visits: Sql, keep: Filter | None) -> Sql:
     )
     fits = ", ".join(f"fits_{index}" for index in number.values())
 
-    def answered(part: Condition | HasDone) -> Sql:
+    def answered(part: Filter) -> Sql:
         if part not in number:
             return _of_event(part)
-        own = _of_event(part) if isinstance(part, Condition) else Sql("false")
+        own = _sql(part, _of_loose)
         return Sql(
             f"CASE WHEN visit IS NULL THEN {own} ELSE coalesce(fits_{number[part]}, false) END"
         )
 
     return Sql(f"""
         SELECT * EXCLUDE (date, {fits})
-        FROM (SELECT *, timestamp::DATE AS date FROM ({events}))
-        LEFT JOIN (SELECT {", ".join([_VISIT_KEY, *answers])} FROM ({visits}))
-            USING ({_VISIT_KEY}){done}
-        WHERE {_sql(keep, answered)}""")
+        FROM (SELECT *, timestamp::DATE AS date FROM ({events})){told if answers else ""}{done}
+        WHERE {_sql(keep, answered, number)}""")
+
+
+def kept_visits(visits: Sql, keep: Filter | None) -> Sql:
+    """Return a query for the visits that a filter of visits alone holds for."""
+    return Sql(f"FROM ({visits}) WHERE {_sql(keep or AllOf(()), _of_visit)}")
+
+
+def kept_loose(events: Sql, keep: Filter | None) -> Sql:
+    """Return a query for those events that belong to no visit and that a filter holds for."""
+    return Sql(f"FROM ({events}) WHERE visit IS NULL AND {_sql(keep or AllOf(()), _of_loose)}")
+
+
+def is_of_visits(keep: Filter | None) -> bool:
+    """Whether a visit's own columns say if a filter holds for it, and so for all of its events."""
+    if keep is None:
+        return True
+    if isinstance(keep, Condition):
+        return keep.by.scope == "visit"
+    if isinstance(keep, HasDone):
+        return False
+    if isinstance(keep, Not):
+        return is_of_visits(keep.part)
+    return all(is_of_visits(part) for part in keep.parts)
 
 
 def fits(keep: Filter) -> Sql:
@@ -168,30 +191,40 @@ def _conditions(keep: Filter) -> Iterator[Condition]:
             yield from _conditions(part)
 
 
-def _about_visits(keep: Filter) -> Iterator[Condition | HasDone]:
-    """Find what a visit, rather than an event, answers."""
-    if isinstance(keep, Condition):
-        if keep.by.scope == "visit":
-            yield keep
-    elif isinstance(keep, HasDone):
+def _about_visits(keep: Filter) -> Iterator[Filter]:
+    """Find what a visit, rather than an event, answers: the largest parts of which it can."""
+    if isinstance(keep, HasDone):
         yield keep
+    elif is_of_visits(keep):
+        if any(_conditions(keep)):
+            yield keep
     elif isinstance(keep, Not):
         yield from _about_visits(keep.part)
-    else:
+    elif isinstance(keep, AllOf | AnyOf):
         for part in keep.parts:
             yield from _about_visits(part)
 
 
-def _sql(keep: Filter, leaf: Callable[[Condition | HasDone], Sql]) -> Sql:
-    if isinstance(keep, Condition | HasDone):
+def _sql(keep: Filter, leaf: Callable[[Filter], Sql], leaves: Collection[Filter] = ()) -> Sql:
+    """leaves: what is asked of leaf as a whole, beside conditions and HasDone."""
+    if isinstance(keep, Condition | HasDone) or keep in leaves:
         return leaf(keep)
     if isinstance(keep, Not):
-        return Sql(f"NOT {_sql(keep.part, leaf)}")
+        return Sql(f"NOT {_sql(keep.part, leaf, leaves)}")
     word, nothing = (" AND ", "true") if isinstance(keep, AllOf) else (" OR ", "false")
-    return Sql(f"({word.join(_sql(part, leaf) for part in keep.parts) or nothing})")
+    return Sql(f"({word.join(_sql(part, leaf, leaves) for part in keep.parts) or nothing})")
 
 
-def _of_event(part: Condition | HasDone) -> Sql:
+def _of_event(part: Filter) -> Sql:
     assert isinstance(part, Condition)
     missing = part.by in WITHOUT_VISIT
     return part.sql(Sql("NULL::VARCHAR") if missing else part.by.filtered)
+
+
+def _of_loose(part: Filter) -> Sql:
+    return Sql("false") if isinstance(part, HasDone) else _of_event(part)
+
+
+def _of_visit(part: Filter) -> Sql:
+    assert isinstance(part, Condition)
+    return part.sql(part.by.filtered)

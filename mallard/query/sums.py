@@ -7,7 +7,7 @@ these names; and, once it is known what it is for, the number of its bucket.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from mallard.query.dimensions import By
 from mallard.query.filters import Filter
-from mallard.query.metrics import Quantity
+from mallard.query.metrics import Level, Quantity, quantities
 from mallard.query.sql import Sql
 
 TOTALS = Sql(
@@ -55,13 +55,15 @@ class Addable(Hashable, Protocol):
 class Grouping:
     """What is summed up: a site's events that fit a filter, by the values of dimensions.
 
-    as_of_us: an instant, to count what was stored then; None for now.
+    as_of_us: an instant, to count what was stored then; None for now. level: how much of it is
+    counted; sums of a higher one serve as well, so it does not tell two groupings apart.
     """
 
     site_id: str
     by: tuple[By, ...] = ()
     keep: Filter | None = None
     as_of_us: int | None = None
+    level: Level = field(default=Level.ENGAGEMENT, compare=False)
 
     @property
     def schema(self) -> pa.Schema:
@@ -71,14 +73,14 @@ class Grouping:
                 ("bucket", pa.int32()),
                 *((str(each.column), pa.string()) for each in self.by),
                 ("currency", pa.string()),
-                *((each.value, each.type) for each in Quantity),
+                *((each.value, each.type) for each in quantities(self.level)),
             ]
         )
 
     @property
     def numbers(self) -> int:
         """How many of them are numbers."""
-        return len(Quantity)
+        return len(quantities(self.level))
 
 
 def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:
@@ -109,11 +111,17 @@ def in_bucket(table: pa.Table, number: int) -> pa.Table:
     return table.append_column("bucket", bucket)
 
 
+def has_all(question: Addable, table: pa.Table) -> bool:
+    """Whether a table that was kept has all numbers a question asks for."""
+    return set(question.schema.names[-question.numbers :]) <= set(table.column_names)
+
+
 def split(table: pa.Table, column: str, names: Mapping[object, K]) -> dict[K, pa.Table]:
     """Return the rows of each name that a column has, in tables of their own without it."""
-    ordered = table.sort_by(column)
+    ordered = table.sort_by(column).combine_chunks()
     values = ordered[column].to_pylist()
     rows = narrowed(ordered.drop_columns([column]))
+    places = pa.array(range(len(values)), pa.int32())
     found: dict[K, pa.Table] = {}
     start = 0
     ends = [i for i in range(1, len(values)) if values[i] != values[i - 1]] + [len(values)]
@@ -121,7 +129,7 @@ def split(table: pa.Table, column: str, names: Mapping[object, K]) -> dict[K, pa
         name = names.get(values[start])
         if name is not None:
             # A copy: a slice would keep the whole table in memory.
-            found[name] = rows.take(pa.array(range(start, end)))
+            found[name] = rows.take(places.slice(start, end - start))
         start = end
     empty = rows.slice(0, 0)
     return {name: found.get(name, empty) for name in names.values()}

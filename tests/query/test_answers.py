@@ -23,7 +23,7 @@ from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension, Property
 from mallard.query.engine import Engine, Session
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
-from mallard.query.metrics import Quantity
+from mallard.query.metrics import Level, quantities
 from mallard.query.period import Interval, Period, Slice, buckets, slices
 from mallard.query.sql import Sql
 from mallard.query.sums import Grouping
@@ -93,15 +93,18 @@ class Room:
         by: tuple[By, ...] = (),
         keep: Filter | None = None,
         as_of_us: int | None = None,
+        level: Level = Level.ENGAGEMENT,
     ) -> dict[oracle_answers.Group, dict[str, Any]]:
-        grouping = Grouping(SITE, by, keep, as_of_us)
+        grouping = Grouping(SITE, by, keep, as_of_us, level)
         table = self.engine.submit(
             lambda session: self.answers.sums(session, grouping, pieces)
         ).result(60)
         found = {}
         for row in table.to_pylist():
+            if row["currency"] is not None and level < Level.MONEY:
+                continue  # of what was counted for another question: it says nothing
             values = tuple(_value(each, row[each.column]) for each in by)
-            numbers = {each.value: row[each.value] for each in Quantity}
+            numbers = {each.value: row[each.value] for each in quantities(level)}
             found[row["bucket"], values, row["currency"]] = {
                 name: number for name, number in numbers.items() if number is not None
             }
@@ -193,6 +196,7 @@ CUTS = st.sampled_from(
     keep=st.none() | FILTERS,
     pieces=CUTS,
     at_once=st.sampled_from([3, 500_000]),
+    levels=st.tuples(*[st.sampled_from(Level)] * 4),
 )
 def test_every_tier_says_what_plain_python_says(
     phases: tuple[list[Event], ...],
@@ -201,6 +205,7 @@ def test_every_tier_says_what_plain_python_says(
     keep: Filter | None,
     pieces: list[Slice],
     at_once: int,
+    levels: tuple[Level, ...],
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -210,20 +215,32 @@ def test_every_tier_says_what_plain_python_says(
         try:
             room.flush(phases[0])
             room.settle(sum_up=sum_up)
-            _agree(room, by, keep, pieces)
-            _agree(room, by, keep, pieces)  # from what is kept now
+            _agree(room, by, keep, pieces, levels[0])
+            _agree(room, by, keep, pieces, levels[1])  # from what is kept now, if it is enough
             room.flush(phases[1])
-            _agree(room, by, keep, pieces)
+            _agree(room, by, keep, pieces, levels[2])
             room.settle(sum_up=sum_up)
             room.flush(phases[2])
             room.hold(phases[3])
-            _agree(room, by, keep, pieces)
+            _agree(room, by, keep, pieces, levels[3])
         finally:
             room.close()
 
 
-def _agree(room: Room, by: tuple[By, ...], keep: Filter | None, pieces: list[Slice]) -> None:
-    assert room.sums(pieces, by, keep) == oracle_answers.sums(room.events, SITE, by, keep, pieces)
+def _agree(
+    room: Room,
+    by: tuple[By, ...],
+    keep: Filter | None,
+    pieces: list[Slice],
+    level: Level = Level.ENGAGEMENT,
+) -> None:
+    names = {each.value for each in quantities(level)}
+    expected = {
+        group: {name: number for name, number in numbers.items() if name in names}
+        for group, numbers in oracle_answers.sums(room.events, SITE, by, keep, pieces).items()
+        if group[2] is None or level >= Level.MONEY
+    }
+    assert room.sums(pieces, by, keep, None, level) == expected
 
 
 def test_a_visit_that_only_reports_engagement_in_a_slice_did_not_enter_in_it(room: Room) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallard.query.dimensions import Dimension
@@ -51,6 +51,7 @@ def test_nothing_adds_up_to_no_groups() -> None:
     assert total(GROUPING, []) == GROUPING.schema.empty_table()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-(2**31), 2**31) | st.none()))
 def test_what_is_narrowed_is_the_same_once_it_is_widened(values: list[int | None]) -> None:
     table = sums(*((str(number), None, value, None) for number, value in enumerate(values)))

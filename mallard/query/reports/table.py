@@ -18,42 +18,56 @@ from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter
-from mallard.query.metrics import Ratio
+from mallard.query.metrics import Level, Ratio
 from mallard.query.period import Bucket, Interval, Period, buckets, slices
 from mallard.query.sql import Sql
 from mallard.query.sums import Grouping
 
 
 class Metric(Enum):
-    """A number of a group, by its name in the API; `sql` makes it of the group's sums."""
+    """A number of a group, by its name in the API; `sql` makes it of sums up to a level."""
 
     sql: Sql
+    level: Level
 
     VISITORS = "visitors", "visitors"
     VISITS = "visits", "visits"
     PAGEVIEWS = "pageviews", "pageviews"
     EVENTS = "events", "events"
-    ENTRIES = "entries", "entries"
-    EXITS = "exits", "exits"
-    VIEWS_PER_VISIT = "views_per_visit", f"round({Ratio.VIEWS_PER_VISIT.sql}, 2)"
+    ENTRIES = "entries", "entries", Level.VISITS
+    EXITS = "exits", "exits", Level.VISITS
+    VIEWS_PER_VISIT = "views_per_visit", f"round({Ratio.VIEWS_PER_VISIT.sql}, 2)", Level.VISITS
     # Percent of visits.
-    BOUNCE_RATE = "bounce_rate", f"round(100 * {Ratio.BOUNCE_RATE.sql})::BIGINT"
+    BOUNCE_RATE = "bounce_rate", f"round(100 * {Ratio.BOUNCE_RATE.sql})::BIGINT", Level.VISITS
     # Percent of the visits that entered at the group's page.
-    ENTRY_BOUNCE_RATE = "entry_bounce_rate", f"round(100 * {Ratio.ENTRY_BOUNCE_RATE.sql})::BIGINT"
+    ENTRY_BOUNCE_RATE = (
+        "entry_bounce_rate",
+        f"round(100 * {Ratio.ENTRY_BOUNCE_RATE.sql})::BIGINT",
+        Level.VISITS,
+    )
     # Whole seconds.
-    VISIT_DURATION = "visit_duration", f"round({Ratio.VISIT_DURATION_MS.sql} / 1000)::BIGINT"
-    TIME_ON_PAGE = "time_on_page", f"round({Ratio.TIME_ON_PAGE_MS.sql} / 1000)::BIGINT"
+    VISIT_DURATION = (
+        "visit_duration",
+        f"round({Ratio.VISIT_DURATION_MS.sql} / 1000)::BIGINT",
+        Level.VISITS,
+    )
+    TIME_ON_PAGE = (
+        "time_on_page",
+        f"round({Ratio.TIME_ON_PAGE_MS.sql} / 1000)::BIGINT",
+        Level.ENGAGEMENT,
+    )
     # Percent.
-    SCROLL_DEPTH = "scroll_depth", f"round({Ratio.SCROLL_DEPTH.sql})::BIGINT"
-    EXIT_RATE = "exit_rate", f"round(100 * {Ratio.EXIT_RATE.sql}, 1)"
+    SCROLL_DEPTH = "scroll_depth", f"round({Ratio.SCROLL_DEPTH.sql})::BIGINT", Level.ENGAGEMENT
+    EXIT_RATE = "exit_rate", f"round(100 * {Ratio.EXIT_RATE.sql}, 1)", Level.VISITS
     # A `Money` for each currency.
-    REVENUE = "revenue", "money"
+    REVENUE = "revenue", "money", Level.MONEY
 
-    def __new__(cls, name: str, sql: str) -> Metric:
+    def __new__(cls, name: str, sql: str, level: Level = Level.COUNTS) -> Metric:
         """Make a member whose value is its name."""
         member = object.__new__(cls)
         member._value_ = name
         member.sql = Sql(sql)
+        member.level = level
         return member
 
 
@@ -121,10 +135,11 @@ def ask(session: Session, answers: Answers, question: Question) -> Table:
     """Answer a question; groups without events have no row."""
     cut = buckets(question.period, question.interval)
     pieces = slices(cut)
+    level = max((each.level for each in question.metrics), default=Level.COUNTS)
     tables = []
     for goal in question.goals or (None,):
         keep = question.keep if goal is None else _both(question.keep, goal.keep)
-        grouping = Grouping(question.site_id, question.by, keep, question.as_of_us)
+        grouping = Grouping(question.site_id, question.by, keep, question.as_of_us, level)
         sums = answers.sums(session, grouping, pieces)
         name = pa.scalar(None if goal is None else goal.name, pa.string())
         tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
@@ -138,20 +153,13 @@ def _both(keep: Filter | None, goal: Filter) -> Filter:
 
 def _rows(session: Session, question: Question, sums: Sql, cut: list[Bucket]) -> Table:
     keys = ["bucket", "goal", *(str(each.column) for each in question.by)]
-    same = " AND ".join(f"sums.{key} IS NOT DISTINCT FROM paid.{key}" for key in keys)
     chosen = ", ".join(f"{each.sql} AS metric_{n}" for n, each in enumerate(question.metrics))
     limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
+    paid = _paid(keys, sums) if Metric.REVENUE in question.metrics else Sql("")
     found = session.rows(
         Sql(f"""
         SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen}, count(*) OVER () AS total_rows
-        FROM (FROM {sums} WHERE currency IS NULL) sums
-        LEFT JOIN (
-            SELECT {", ".join(keys)}, list(
-                {{'currency': currency, 'amount': revenue_amount, 'events': revenue_events}}
-                ORDER BY currency
-            ) AS money
-            FROM {sums} WHERE currency IS NOT NULL GROUP BY ALL
-        ) paid ON {same}
+        FROM (FROM {sums} WHERE currency IS NULL) sums {paid}
         ORDER BY {_order(question, keys)} {limit} OFFSET {int(question.offset)}""")
     )
     rows = [
@@ -167,6 +175,19 @@ def _rows(session: Session, question: Question, sums: Sql, cut: list[Bucket]) ->
         for row in found
     ]
     return Table(rows, found[0][-1] if found else 0, cut if question.interval else [])
+
+
+def _paid(keys: list[str], sums: Sql) -> Sql:
+    """Return what joins to each row of sums its `money`, in order of currency."""
+    same = " AND ".join(f"sums.{key} IS NOT DISTINCT FROM paid.{key}" for key in keys)
+    return Sql(f"""
+        LEFT JOIN (
+            SELECT {", ".join(keys)}, list(
+                {{'currency': currency, 'amount': revenue_amount, 'events': revenue_events}}
+                ORDER BY currency
+            ) AS money
+            FROM {sums} WHERE currency IS NOT NULL GROUP BY ALL
+        ) paid ON {same}""")
 
 
 def _order(question: Question, keys: list[str]) -> str:
