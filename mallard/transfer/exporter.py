@@ -21,7 +21,7 @@ from mallard.query.tail import Tail, view_of
 from mallard.store.store import Store
 
 # In the data folder: what is spilled is events. What a crash leaves goes when the server starts.
-SPILLED = "tmp/export"
+SPILLED = "tmp"
 
 
 class Exporter:
@@ -76,10 +76,11 @@ def _look(data: Path) -> Seen:
 
 @contextlib.contextmanager
 def _connect(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    spill = data / SPILLED / secrets.token_hex(4)
+    spill = data / SPILLED / f"export-{secrets.token_hex(4)}"
     # Who may only read the folder can export what fits in memory.
     with contextlib.suppress(PermissionError):
-        spill.mkdir(mode=0o700, parents=True)
+        spill.parent.mkdir(mode=0o700, exist_ok=True)
+        spill.mkdir(mode=0o700)
     try:
         with duckdb.connect(
             config={"memory_limit": "256MB", "threads": "2", "temp_directory": str(spill)}

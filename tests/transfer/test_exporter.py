@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from mallard.jobs import database
 from mallard.query import pieces as cutting
 from mallard.query.forms import Form
 from mallard.query.pieces import Piece, Seen, Wanted, What, pieces
 from mallard.query.tail import view_of
-from mallard.transfer.exporter import export_folder
+from mallard.transfer.exporter import SPILLED, export_folder
 from tests.stored import A, B, Stored
 
 
@@ -52,3 +54,41 @@ def test_pieces_touch_and_cover_all(stored: Stored) -> None:
     assert [each.end for each in cut[:-1]] == [each.first for each in cut[1:]]
     assert (cut[0].first, cut[-1].end) == (0, 16)
     assert pieces(Wanted("nowhere.example", What.EVENTS), seen) == [Piece(0, 16)]
+
+
+class Watching(io.BytesIO):
+    """Notes which folders there are beside the data when something is written."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.seen: set[str] = set()
+
+    def write(self, content: bytes, /) -> int:  # type: ignore[override]
+        self.seen |= {f"{each.name} {each.stat().st_mode:o}" for each in self._folder.iterdir()}
+        return super().write(content)
+
+
+def test_what_does_not_fit_in_memory_lies_beside_the_data_while_it_is_needed(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(stored.data / "nowhere"))
+    watching = Watching(stored.data / SPILLED)
+    export_folder(stored.data, Wanted(A, What.EVENTS), Form.CSV, watching)
+    (spilled,) = watching.seen
+    assert spilled.startswith("export-")
+    assert spilled.endswith(" 40700")
+    assert list((stored.data / SPILLED).iterdir()) == []
+    # Where the next start of a server removes what a crash left, and erasure looks.
+    assert SPILLED == database.SPILLED
+
+
+def test_a_folder_that_may_only_be_read_is_exported(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, **_: object) -> None:
+        raise PermissionError(self)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    sink = io.BytesIO()
+    assert export_folder(stored.data, Wanted(A, What.EVENTS), Form.NDJSON, sink) == 11

@@ -33,8 +33,10 @@ def area() -> Area:
 
 
 def _export() -> Json:
-    reports = asking.short_dimensions(goals=False)
-    what = {"anyOf": [word([*What, "timeseries"]), *reports["anyOf"]], "default": What.EVENTS}
+    what = {
+        "anyOf": [word([*What, "timeseries", "goals"]), *asking.short_dimensions()["anyOf"]],
+        "default": What.EVENTS,
+    }
     found = answer("The rows, as they come.")
     found["content"] = _contents(FORMS)
     return operation(
