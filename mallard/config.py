@@ -129,7 +129,8 @@ class QueryConfig:
     # Of all queries together; beyond it they spill to disk, and what cannot is refused.
     memory_bytes: int = _setting(256 * 1024 * 1024, _between(64 * 1024 * 1024, 1024 * GIB))
     threads: int = _setting(2, _between(1, 256))  # of one query
-    workers: int = _setting(2, _between(1, 64))  # queries at once
+    # Queries at once, and one more when these take long; 0: one fewer than there are cores.
+    workers: int = _setting(0, _between(0, 64))
     timeout_seconds: float = _setting(30.0, _between(0.1, 3_600))
     queue_max: int = _setting(200, _between(1, 100_000))  # waiting; beyond it we answer 503
     # Of parts of answers that are kept, so that the next one is made sooner.

@@ -126,7 +126,8 @@ class Reports:
         return await self._server.engine.run(
             lambda session: work(session, answers),
             owner=caller.owner,
-            key=(key, caller.version, answers.version()),
+            key=(key, caller.version),
+            version=answers.version(),
         )
 
     def _context(self, directory: Directory, site_id: str, first_day: date | None) -> Context:

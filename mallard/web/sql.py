@@ -61,7 +61,8 @@ class SqlDoor:
         answer = await server.engine.run(
             lambda _: server.sandbox.ask(sql, form, sites),
             owner=owner_of(principal, request),
-            key=("sql", sql, form, sites, server.answers.version()),
+            key=("sql", sql, form, sites),
+            version=server.answers.version(),
         )
         return _response(answer, form)
 

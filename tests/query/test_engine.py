@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from mallard.config import QueryConfig
 from mallard.errors import Overloaded, QueryTimeout, QueryTooLarge
+from mallard.query import engine as query_engine
 from mallard.query.engine import Engine, Kept, Session
 from mallard.query.sql import Params, Sql
 
@@ -21,7 +26,8 @@ def engine(data: Path, **settings: object) -> Engine:
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Engine]:
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr(query_engine, "SLOW_SECONDS", 3_600)
     made = engine(tmp_path, queue_max=3)
     yield made
     made.close()
@@ -109,6 +115,105 @@ def test_owners_are_served_in_turn_and_the_queue_is_bounded(one: Engine) -> None
     for each in waiting:
         each.result(30)
     assert order == ["a1", "b1", "a2"]
+
+
+def test_the_same_question_waits_once_and_is_not_asked_again_of_the_same_data(one: Engine) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    asked: list[str] = []
+
+    def slow(session: Session) -> int:
+        begun.set()
+        go_on.wait(30)
+        return answer(session)
+
+    def ask(version: int, number: int = 0) -> Future[int]:
+        def counted(session: Session) -> int:
+            asked.append(f"{version}.{number}")
+            return answer(session)
+
+        return one.submit(counted, key="q", version=version)
+
+    running = one.submit(slow, key="running", version=1)
+    begun.wait(30)
+    assert one.submit(answer, key="running", version=1) is running
+    newer = one.submit(answer, key="running", version=2)  # the one under way may not see it
+    waiting = [ask(1), ask(2)]  # what waits will see both
+    go_on.set()
+    assert [each.result(30) for each in (running, newer, *waiting)] == [42] * 4
+    assert newer is not running
+    assert waiting[0] is waiting[1]
+    assert asked == ["1.0"]
+
+
+def test_a_question_that_takes_long_leaves_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_engine, "SLOW_SECONDS", 0)
+    made = engine(tmp_path)
+    go_on = threading.Event()
+    slow = made.submit(lambda _: go_on.wait(30))
+    assert made.submit(answer).result(30) == 42
+    go_on.set()
+    assert slow.result(30) is True
+    made.close()
+
+
+async def test_a_question_that_nobody_waits_for_is_stopped_or_never_begun(one: Engine) -> None:
+    begun = threading.Event()
+    ended: list[str] = []
+
+    def forever(session: Session) -> None:
+        session.ends_with(lambda: ended.append("elsewhere"))
+        begun.set()
+        try:
+            session.rows(FOREVER)
+        finally:
+            ended.append("here")
+
+    running = asyncio.ensure_future(one.run(forever, key="q"))
+    await asyncio.to_thread(begun.wait, 30)
+    waiting = asyncio.ensure_future(one.run(lambda _: ended.append("never")))
+    last = asyncio.ensure_future(one.run(answer))
+    await asyncio.sleep(0)  # all three have asked
+    assert (one.running, one.waiting) == (1, 2)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (one.running, one.waiting) == (1, 1)
+    running.cancel()
+    assert await last == 42
+    assert one.running == 0
+    assert ended[0] == "elsewhere"
+    assert ended[-1] == "here"
+    assert "never" not in ended
+
+
+def test_a_question_that_was_stopped_between_two_statements_does_not_begin_the_next(
+    one: Engine,
+) -> None:
+    def work(session: Session) -> None:
+        session.stop()
+        session.rows(FOREVER)
+
+    with pytest.raises(duckdb.InterruptException):
+        one.submit(work).result(30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority elsewhere")
+def test_threads_of_the_database_give_way_and_those_that_ask_do_not(tmp_path: Path) -> None:
+    def niceness() -> dict[str, int]:
+        tasks = Path("/proc/self/task").iterdir()
+        return {task.name: os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks}
+
+    def own(_: Session) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    made = engine(tmp_path, threads=4)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert made.submit(own).result(30) == ours
+    new = [nice for name, nice in niceness().items() if name not in before]
+    assert new.count(min(19, ours + query_engine.NICENESS)) >= 3
+    made.close()
 
 
 def test_one_who_goes_away_does_not_take_the_answer_from_the_others(one: Engine) -> None:
