@@ -35,7 +35,7 @@ from mallard.buffer.wal import LogReport, Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Event, Frame
+from mallard.event import Frame, Row
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 
@@ -107,7 +107,7 @@ class Buffer:
         self._thread.start()
         return report
 
-    async def append(self, events: Sequence[Event]) -> Receipt:
+    async def append(self, events: Sequence[Row]) -> Receipt:
         """Commit events together and return once they are as durable as the settings ask.
 
         Raises Overloaded when the ring is full or the disk does not take them; then none is stored.
@@ -116,7 +116,7 @@ class Buffer:
         self.submit(events, partial(_resolve, future))
         return await future
 
-    def submit(self, events: Sequence[Event], settle: Settle) -> None:
+    def submit(self, events: Sequence[Row], settle: Settle) -> None:
         """Do what `append` does, and call settle on this event loop when it is done.
 
         settle: gets the receipt, or the error that `append` would raise later on; must not raise.

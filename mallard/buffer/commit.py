@@ -25,7 +25,7 @@ from mallard.buffer.wal import Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Event, Frame, pack
+from mallard.event import Event, Frame, Row, pack
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 
@@ -36,6 +36,7 @@ AT_ONCE_US = 5_000
 # from its checksums to its place in the ring, are then shared; damage to one takes no more along.
 JOINED_EVENTS_MAX = 32
 MICROSECONDS_PER_MS = 1_000
+_TIMESTAMP, _RECEIVED = map(Event._fields.index, ("timestamp", "received_at"))
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ Tell = Callable[[Settled], None]
 class Append:
     """What one request wants committed, and who is to be told."""
 
-    events: tuple[Event, ...]
+    events: tuple[Row, ...]
     settle: Settle
     holds_room: bool = True  # in the ring, until its frame takes it over or it is refused
 
@@ -269,9 +270,9 @@ def _payloads(
                 yield from _payloads(loaded_at, [append])
 
 
-def _commit_time(event: Event, now_us: int) -> int:
+def _commit_time(event: Row, now_us: int) -> int:
     """Return the `loaded_at` of an append, by its last event: a request's come at one instant."""
-    received = event.timestamp if event.received_at is None else event.received_at
+    received: int = event[_TIMESTAMP] if event[_RECEIVED] is None else event[_RECEIVED]
     if 0 <= now_us - received < AT_ONCE_US:
         return received
     return now_us - now_us % MICROSECONDS_PER_MS

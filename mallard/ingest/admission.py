@@ -82,16 +82,14 @@ class Admission:
         """
         self._check_origin(sender.origin)
         verdict = self._judge_sender(sender)
-        has_sites, check_sites, judge_event = (
-            bool(self._sites),
-            self._check_sites,
-            self._judge_event,
-        )
+        has_sites, is_spam = bool(self._sites), self._referrers.is_spam_referrer
 
         def judge(raw: RawEvent) -> Verdict:
             if has_sites:
-                check_sites(raw.sites)
-            return judge_event(raw) if verdict is ACCEPTED else verdict
+                self._check_sites(raw.sites)
+            if verdict is ACCEPTED and raw.referrer is not None and is_spam(raw.referrer):
+                return _SPAM_REFERRER
+            return verdict
 
         return judge
 
@@ -119,11 +117,6 @@ class Admission:
             return _AUTOMATION if reason == Reason.AUTOMATION else _BOT
         if self._drop_signals and sender.privacy_signal:
             return _PRIVACY_SIGNAL
-        return ACCEPTED
-
-    def _judge_event(self, raw: RawEvent) -> Verdict:
-        if raw.referrer is not None and self._referrers.is_spam_referrer(raw.referrer):
-            return _SPAM_REFERRER
         return ACCEPTED
 
     def charge(self, raws: Sequence[RawEvent]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from mallard.clock import Clock, to_datetime
 from mallard.errors import MallardError, RateLimited
-from mallard.event import Event
+from mallard.event import Event, Row
 from mallard.ingest.admission import ACCEPTED, Admission, Reason
 from mallard.ingest.payload import RawEvent
 from mallard.ingest.sender import Sender
@@ -44,14 +44,14 @@ class Enriches(Protocol):
 
     def for_sender(
         self, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Callable[[RawEvent, str], Event]:
+    ) -> Callable[[RawEvent, str], Row]:
         """Return what makes a sender's raw event and one of its sites into what is stored."""
 
 
 class Appends(Protocol):
     """What `buffer.Buffer` does, as far as the path needs it."""
 
-    def submit(self, events: Sequence[Event], settle: Callable[[Any], None]) -> None:
+    def submit(self, events: Sequence[Row], settle: Callable[[Any], None]) -> None:
         """Call settle once the events are durable, together, or with an Exception.
 
         Raises Overloaded.
@@ -96,7 +96,7 @@ class Pipeline:
         dropped: list[tuple[RawEvent, Reason]] = []
         for raw in raws:
             verdict = admit(raw)
-            if verdict.reason is Reason.ACCEPTED:
+            if verdict is ACCEPTED:
                 admitted.append(raw)
             else:
                 dropped.append((raw, verdict.reason))
@@ -149,7 +149,7 @@ class Pipeline:
                 raise RateLimited(detail, retry_after_seconds=ceil(wait))
             at_us, source = self._clock.now_ms() * 1000, _source(sender, door)
             enrich = self._enricher.for_sender(sender, at_us, source, door)
-            told["events"] = [readable(enrich(raw, site)) for site in raw.sites]
+            told["events"] = [readable(Event._make(enrich(raw, site))) for site in raw.sites]
         except MallardError as error:
             return _told("refused", error.code, error.detail) | told
         return _told("accepted", verdict.reason.value, verdict.detail) | told

@@ -150,7 +150,7 @@ def is_own(host: str | None, hostname: str, site_id: str) -> bool:
     if host is None:
         return False
     site = site_id.lower()
-    return host in {hostname, site} or ("." in site and host.endswith(f".{site}"))
+    return host in (site, hostname) or ("." in site and host.endswith(f".{site}"))
 
 
 def attribute(referral: Referral, campaign: Campaign) -> tuple[str | None, str]:

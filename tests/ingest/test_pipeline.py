@@ -13,7 +13,7 @@ from hypothesis import given
 from mallard.clock import Clock
 from mallard.config import IngestConfig, PrivacyConfig
 from mallard.errors import Forbidden, Overloaded, RateLimited
-from mallard.event import Event
+from mallard.event import Event, Row
 from mallard.ingest.admission import Admission, Reason
 from mallard.ingest.bots import Bots
 from mallard.ingest.payload import RawEvent
@@ -47,10 +47,10 @@ class Buffer:
         self.commits: list[list[Event]] = []
         self.full = False
 
-    def submit(self, events: Sequence[Event], settle: Callable[[Any], None]) -> None:
+    def submit(self, events: Sequence[Row], settle: Callable[[Any], None]) -> None:
         if self.full:
             raise Overloaded("Full.")
-        self.commits.append(list(events))
+        self.commits.append([Event._make(event) for event in events])
         settle(None)
 
 
