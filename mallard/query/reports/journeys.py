@@ -143,7 +143,7 @@ def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[P
     sums = added(session, answers, question.choice, counted, by, _COUNTS)
     rows = session.rows(
         Sql(f"""
-        SELECT {columns}, visits, visitors, sum(visits) OVER ()::BIGINT
+        SELECT {columns}, visits, visitors, (SELECT sum(visits)::BIGINT FROM {sums})
         FROM {sums}
         ORDER BY visits DESC, {", ".join(f"{name} NULLS FIRST" for name in names)}
         LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
