@@ -175,9 +175,11 @@ class Engine:
         too much waits, QueryTimeout, QueryTooLarge, and what work raises.
         """
         question = self._ask(work, owner, key, version)
+        answer = asyncio.wrap_future(question.answer)
         try:
-            return cast(T, await asyncio.shield(asyncio.wrap_future(question.answer)))
+            return cast(T, await asyncio.shield(answer))
         except asyncio.CancelledError:
+            answer.add_done_callback(_hear)
             self._leave(question)
             raise
 
@@ -364,6 +366,12 @@ class Engine:
                 "or a simpler question."
             )
         return error
+
+
+def _hear(answer: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for, or asyncio logs that nobody did."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def cores() -> int:

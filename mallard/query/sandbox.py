@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Query:
         self._spill = spill
         self._seconds = seconds
         self._late = threading.Event()
-        self._timer = threading.Timer(seconds, self._stop_late)
+        self._timer = threading.Timer(seconds, self.stop)
         self._timer.daemon = True
         self._timer.start()
 
@@ -88,15 +89,16 @@ class Query:
             raise self._error(error, result.get("detail", ""))
         return result
 
+    def stop(self) -> None:
+        """End it before its time; who reads it sees the end. Any thread may call it, and again."""
+        self._late.set()
+        self._process.popen.kill()
+
     def close(self) -> None:
         """End it, if it has not ended, and leave nothing behind."""
         self._timer.cancel()
         self._process.end()
         shutil.rmtree(self._spill, ignore_errors=True)
-
-    def _stop_late(self) -> None:
-        self._late.set()
-        self._process.popen.kill()
 
     def _error(self, error: str, detail: str) -> MallardError:
         code = self._process.popen.returncode
@@ -176,22 +178,37 @@ class Sandbox:
         self._spare: _Process | None = None
         self._closed = False
 
-    def ask(self, sql: str, form: Form, sites: frozenset[str] | None) -> Answer:
+    def ask(
+        self,
+        sql: str,
+        form: Form,
+        sites: frozenset[str] | None,
+        begun: Callable[[Callable[[], None]], None] = lambda _: None,
+    ) -> Answer:
         """Return the answer to SQL of somebody else's, within the limits of the settings.
 
-        sites: those that may be seen; None is every one. Raises InvalidInput for SQL that cannot or
-        may not run, QueryTimeout, QueryTooLarge.
+        sites: those that may be seen; None is every one. begun: is told what stops the query before
+        it has ended. Raises InvalidInput for SQL that cannot or may not run, QueryTimeout,
+        QueryTooLarge.
         """
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
-            return self._ask(sql, form, confine(tail, snapshot, sites, self._store.source))
+            reading = confine(tail, snapshot, sites, self._store.source)
+            return self._ask(sql, form, reading, begun)
 
-    def _ask(self, sql: str, form: Form, reading: Reading) -> Answer:
+    def _ask(
+        self,
+        sql: str,
+        form: Form,
+        reading: Reading,
+        begun: Callable[[Callable[[], None]], None],
+    ) -> Answer:
         config = self._config
         query = self.start(
             reading, (sql,), form, config.timeout_seconds, rows_max=config.sql_rows_max
         )
         try:
+            begun(query.stop)
             content = bytearray()
             while some := query.read():
                 content += some

@@ -8,7 +8,8 @@ sent ahead of their answers. Invariants here:
 * A trailer is not taken for a header.
 * An offer to upgrade is ignored, as RFC 9110 (7.8) allows: Java's client makes one with each first
   request, and uvicorn would lose the body that comes with it.
-* Who ends his side of the connection after a request still gets the answer.
+* Who ends his side of the connection after a request still gets the answer, but to a question: work
+  for it is stopped. `scope["state"]["gone"]` is an event, set when a client has ended its side.
 Sizes are checked a read at a time, so up to one read (256 KiB) more is held; times every 5 s.
 """
 
@@ -58,6 +59,7 @@ class Connection(HttpToolsProtocol):
     _received_bytes = 0  # of the message that is under way; 0 between messages
     _since = 0.0  # when the message, or the connection, began
     _watch: asyncio.TimerHandle | None = None
+    _gone: asyncio.Event | None = None
     _answered_at = 0.0  # when the last direct answer was given
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,6 +73,7 @@ class Connection(HttpToolsProtocol):
         """Stop watching."""
         if self._watch is not None:
             self._watch.cancel()
+        self._has_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,6 +100,7 @@ class Connection(HttpToolsProtocol):
         if not self._in_head or self.cycle is None or self.cycle.response_complete:
             return False
         self.cycle.keep_alive = False
+        self._has_gone()
         return True
 
     def on_message_begin(self) -> None:
@@ -107,6 +111,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         self._in_head = False
+        if self._gone is None:
+            self._gone = asyncio.Event()
+        self.scope["state"]["gone"] = self._gone
         super().on_headers_complete()
         self.headers = _NOWHERE  # for trailers: not in the scope, and not in memory
 
@@ -140,6 +147,10 @@ class Connection(HttpToolsProtocol):
             self._await_next(left)
         else:
             super().timeout_keep_alive_handler()
+
+    def _has_gone(self) -> None:
+        if self._gone is not None:
+            self._gone.set()
 
     def _await_next(self, seconds: float) -> None:
         handler = self.timeout_keep_alive_handler

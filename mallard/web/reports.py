@@ -28,6 +28,7 @@ from mallard.query.plausible.reading import read_query
 from mallard.site import Site
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
+from mallard.web.leaving import gone_of, while_there
 from mallard.web.problems import describe_as_plausible, problem, status_of
 
 BODY_BYTES_MAX = 64 * 1024
@@ -45,12 +46,16 @@ class Answering(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who may ask about a site. owner: in whose turn they wait. version: of what is said of it."""
+    """Who may ask about a site.
+
+    owner: in whose turn they wait. version: of what is said of it. gone: set when they have left.
+    """
 
     site: Site
     owner: str
     context: Context
     version: Hashable
+    gone: asyncio.Event | None = None
 
     @property
     def site_id(self) -> str:
@@ -118,17 +123,22 @@ class Reports:
         first_day = await asyncio.to_thread(self._server.answers.first_date, site_id)
         context = self._context(directory, site_id, first_day)
         owner = owner_of(principal, request)
-        return Caller(directory.site(site_id), owner, context, (site_id, directory.version))
+        version = site_id, directory.version
+        return Caller(directory.site(site_id), owner, context, version, gone_of(request))
 
     async def run(self, caller: Caller, work: Callable[[Session, Answers], T], key: Hashable) -> T:
-        """Return what work answers in the caller's turn; key: all of the question but its site."""
+        """Return what work answers in the caller's turn, as long as the caller is there.
+
+        key: all of the question but its site.
+        """
         answers = self._server.answers
-        return await self._server.engine.run(
+        asked = self._server.engine.run(
             lambda session: work(session, answers),
             owner=caller.owner,
             key=(key, caller.version),
             version=answers.version(),
         )
+        return await while_there(caller.gone, asked)
 
     def _context(self, directory: Directory, site_id: str, first_day: date | None) -> Context:
         return Context(

@@ -19,6 +19,7 @@ from mallard.query.permitted import SQL_LENGTH_MAX
 from mallard.query.sandbox import Answer, Sandbox
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
+from mallard.web.leaving import gone_of, while_there
 from mallard.web.reports import owner_of
 
 # The SQL in UTF-8, and as JSON writes it.
@@ -58,13 +59,13 @@ class SqlDoor:
         form = Form(checks.one_of(document, "format", [*Form], Form.JSON))
         sites = _sites(principal, document.get("site_id"))
         server = self._server
-        answer = await server.engine.run(
-            lambda _: server.sandbox.ask(sql, form, sites),
+        asked = server.engine.run(
+            lambda session: server.sandbox.ask(sql, form, sites, session.ends_with),
             owner=owner_of(principal, request),
             key=("sql", sql, form, sites),
             version=server.answers.version(),
         )
-        return _response(answer, form)
+        return _response(await while_there(gone_of(request), asked), form)
 
 
 def _sites(principal: Principal, site_id: object) -> frozenset[str] | None:
