@@ -145,7 +145,13 @@ class Server:
             config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
         )
         self.rollups = Rollups(
-            config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
+            config.store,
+            self.store,
+            self.data,
+            self._room_bytes,
+            clock,
+            self.telemetry,
+            lambda: self.accounts.directory_now().zones,
         )
         self._build_erasure(judge)
         self.expiry = Expiry(config.retention, self.store, clock)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from mallard.event import Event
+from mallard.query.period import Slice
 from tests.oracle import Stored, Visit, day_of, instant, revenue_of, visits
 
 Value = str | tuple[str | None, ...] | None
@@ -32,6 +33,8 @@ def _screen(event: Event) -> str | None:
     return next((name for name, below in classes.items() if width < below), "Desktop")
 
 
+# Not of an event alone: the start of the slice of its day that it is in.
+SLICE = "time:slice"
 # The value of an event itself.
 OF_EVENTS: dict[str, Callable[[Event], Value]] = {
     "event:page": lambda event: event.pathname,
@@ -70,15 +73,19 @@ OF_ENDS: dict[str, Callable[[Visit], Value]] = {
 }
 
 
-def rollup(stored: Sequence[Stored]) -> dict[Key, Numbers]:
-    """Return every sum of every site-day, dimension and value."""
+def rollup(stored: Sequence[Stored], cut: Sequence[tuple[str, Slice]] = ()) -> dict[Key, Numbers]:
+    """Return every sum of every site-day, dimension and value; cut: the slices of sites' days."""
     found: dict[Key, Numbers] = {}
     visit_of = {one.position: visit for visit in visits(stored) for one in visit.events}
-    for dimension in (*OF_EVENTS, *OF_FIRST, *OF_ENDS):
+    for dimension in (*OF_EVENTS, *OF_FIRST, *OF_ENDS, SLICE):
         groups: dict[tuple[str, date, Value], list[Stored]] = defaultdict(list)
         for one in stored:
-            value = _value(dimension, one.event, visit_of.get(one.position))
-            groups[one.event.site_id, day_of(one.event), value].append(one)
+            if dimension == SLICE:
+                values = _slices(one.event, cut)
+            else:
+                values = [_value(dimension, one.event, visit_of.get(one.position))]
+            for value in values:
+                groups[one.event.site_id, day_of(one.event), value].append(one)
         for (site_id, day, value), group in groups.items():
             key = Key(site_id, day, dimension, value, None)
             found[key] = _count(dimension, group, visit_of)
@@ -91,6 +98,14 @@ def rollup(stored: Sequence[Stored]) -> dict[Key, Numbers]:
                 money = {"revenue_amount": amount, "revenue_events": len(paid)}
                 found[key._replace(currency=currency)] = dict.fromkeys(found[key]) | money
     return found
+
+
+def _slices(event: Event, cut: Sequence[tuple[str, Slice]]) -> list[Value]:
+    return [
+        str(piece.start_us)
+        for site_id, piece in cut
+        if site_id == event.site_id and piece.start_us <= event.timestamp < piece.end_us
+    ]
 
 
 def _value(dimension: str, event: Event, visit: Visit | None) -> Value:
@@ -109,6 +124,8 @@ def _count(dimension: str, group: Sequence[Stored], visit_of: dict[int, Visit]) 
     met = {visit_of[one.position] for one in counted if one in inside}
     entered = {visit for visit in met if _first_page(visit) in positions}
     left = {visit for visit in met if _last_page(visit) in positions}
+    if dimension == SLICE:  # who was there in it, wherever they began and ended
+        entered = left = {visit for visit in met if visit.pages}
     engaged: dict[object, list[int]] = defaultdict(list)
     depths: dict[object, list[int]] = defaultdict(list)
     for one in inside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow.parquet as pq
@@ -15,8 +16,9 @@ from mallard.config import StoreConfig
 from mallard.event import Event, Frame, to_table
 from mallard.files import Files
 from mallard.jobs.compaction import Compactor
+from mallard.jobs.rollup import cut_by
 from mallard.query.events import annotated_rows_of
-from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, make_rollup
+from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, make_rollup, source_of
 from mallard.query.sql import Sql
 from mallard.store.local import LocalStore
 from mallard.store.snapshot import Change, Snapshot
@@ -99,16 +101,18 @@ class Stored:
         compactor.run()
         assert compactor.problems == []
 
-    def sum_up(self, site_id: str, *days: int) -> None:
-        """Keep the sums of a site's settled days, all of one month."""
-        snapshot = self.store.snapshot()
+    def sum_up(self, site_id: str, *days: int, zone: str = "UTC") -> None:
+        """Keep the sums of a site's settled days, all of one month, as a zone cuts them."""
+        snapshot, cut = self.store.snapshot(), cut_by({site_id: ZoneInfo(zone)})
         found = {date(day): snapshot.days[site_id, date(day)] for day in days}
-        sources = {day: each.version for day, each in found.items()}
+        slices = {day: cut(site_id, day) for day in found}
+        sources = {day: source_of(each.version, slices[day]) for day, each in found.items()}
         events = [self.store.source(part) for each in found.values() for part in each.parts]
         visits = [self.store.source(each.sessions) for each in found.values() if each.sessions]
         with duckdb.connect() as connection:
             tables = annotated_rows_of(events), Sql(f"FROM read_parquet({visits})")
-            make_rollup(connection, Sql("sums"), *tables)
+            wanted = [(site_id, piece) for of_day in slices.values() for piece in of_day]
+            make_rollup(connection, Sql("sums"), *tables, wanted)
             rows = connection.sql(f"FROM sums ORDER BY {ROLLUP_ORDER}").to_arrow_table()
         with self.store.derived_writer("rollup", site_id, sources, ROLLUP_SCHEMA) as writer:
             writer.write(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
 
 from mallard.accounts.access import Principal, digest
 from mallard.errors import NotFound, Unauthenticated
@@ -28,6 +29,15 @@ class Directory:
     def site(self, site_id: str) -> Site:
         """Return a site; of one that nobody has added, the defaults."""
         return self.sites.get(site_id) or Site(site_id)
+
+    @property
+    def zones(self) -> dict[str, ZoneInfo]:
+        """The time zones of sites; of one that is not there it is UTC."""
+        return {
+            site_id: ZoneInfo(site.timezone)
+            for site_id, site in self.sites.items()
+            if site.timezone != "UTC"
+        }
 
     def goals_of(self, site_id: str) -> tuple[Goal, ...]:
         """Return a site's goals by display name."""

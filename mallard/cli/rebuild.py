@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 
 from mallard import settings
+from mallard.accounts.accounts import Accounts
 from mallard.clock import Clock
 from mallard.config import Config
 from mallard.errors import StorageError
@@ -47,6 +49,7 @@ def rebuild(path: Path | None, folder: str | None) -> int:
 def _rebuild(config: Config, store: LocalStore, files: Files) -> int:
     console = Console(highlight=False, soft_wrap=True)
     data, started = config.server.data, time.monotonic()
+    zones = _zones(data)
     job = Rollups(
         config.store,
         store,
@@ -54,6 +57,7 @@ def _rebuild(config: Config, store: LocalStore, files: Files) -> int:
         lambda: files.free_bytes(data) - config.buffer.free_bytes_min,
         Clock(),
         Telemetry(),
+        lambda: zones,
     )
     dropped = sum(1 for _ in store.snapshot().derived)
     with console.status(f"Reading {data} ..."):
@@ -72,3 +76,11 @@ def _rebuild(config: Config, store: LocalStore, files: Files) -> int:
     for problem in job.problems:
         console.print(f"PROBLEM: {problem}", markup=False)
     return 1 if job.problems else 0
+
+
+def _zones(data: Path) -> dict[str, ZoneInfo]:
+    accounts = Accounts(data / DATABASE, Clock())
+    try:
+        return accounts.directory_now().zones
+    finally:
+        accounts.close()

@@ -7,7 +7,7 @@ the process ends, now and then abort it, and its exit code would be wrong.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from mallard.clock import utc_date
 from mallard.config import StoreConfig
 from mallard.jobs.database import connect
 from mallard.query.events import annotated_rows_of, rows_of
-from mallard.query.rollup import ROLLUP_SCHEMA, make_rollup
+from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
 from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_ORDER, PART_SCHEMA
@@ -129,22 +129,23 @@ def visits_problem(
 
 def sums_problem(
     connection: duckdb.DuckDBPyConnection,
-    days: Sequence[tuple[Sequence[str], str]],
+    days: Mapping[str, tuple[Sequence[str], str]],
+    file: Derived,
     sums: str,
-    dates: Sequence[str],
 ) -> str | None:
-    """Return whether sums of days are not what the definition makes of their events.
+    """Return whether a file's sums of days are not what the definition makes of their events.
 
-    days: where the parts and the visits of each of dates are. sums: where the sums are. Raises
-    duckdb.Error when a file cannot be read.
+    days: by date, where its parts and its visits are. sums: where the file is. Raises duckdb.Error
+    when one cannot be read.
     """
-    events = annotated_rows_of([source for parts, _ in days for source in parts])
-    listed = ", ".join(literal(sessions) for _, sessions in days)
+    events = annotated_rows_of([source for parts, _ in days.values() for source in parts])
+    listed = ", ".join(literal(sessions) for _, sessions in days.values())
+    cut = [(file.site_id, piece) for date in days for piece in cut_of(file, date)]
     connection.execute("DROP TABLE IF EXISTS sums_made_again")
     files = Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)")
-    make_rollup(connection, Sql("sums_made_again"), events, files)
+    make_rollup(connection, Sql("sums_made_again"), events, files, cut)
     columns = ", ".join(ROLLUP_SCHEMA.names)
-    of_dates = ", ".join(f"DATE {literal(date)}" for date in dates)
+    of_dates = ", ".join(f"DATE {literal(date)}" for date in days)
     kept = Sql(
         f"SELECT {columns} FROM read_parquet({literal(sums)}, hive_partitioning = false) "
         f"WHERE date IN ({of_dates})"

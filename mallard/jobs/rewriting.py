@@ -17,6 +17,7 @@ from mallard.errors import CorruptData, StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.jobs.day_files import write_days, write_merged
 from mallard.query.events import rows_of
+from mallard.query.rollup import is_true
 from mallard.query.rules import affected, apply, read
 from mallard.query.sql import Sql, literal
 from mallard.query.stored import columns
@@ -161,9 +162,11 @@ def outdated(snapshot: Snapshot, rule: Rule) -> tuple[Derived, ...]:
     return tuple(
         file
         for file in snapshot.rollups.values()
-        for date, version in file.sources.items()
+        for date in file.sources
         if (file.site_id, date) in rule.affected
-        and ((day := snapshot.days.get((file.site_id, date))) is None or day.version != version)
+        and not (
+            (day := snapshot.days.get((file.site_id, date))) and is_true(file, date, day.version)
+        )
     )
 
 

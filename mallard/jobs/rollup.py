@@ -1,17 +1,20 @@
 """Keeps what can be derived from settled site-days: their visits, and the sums of their months.
 
 Invariants: sums are made of whole site-days of one version, which the file names, and are read for
-no other; a month's file holds no day that is gone or has changed, once this has run. What fails
-leaves the files as they were, and is tried again later without the old one.
+no other; it also names where a date was cut into slices. A month's file holds no day that is gone
+or has changed, or that the site's zone cuts otherwise, once this has run. What fails leaves the
+files as they were, and is tried again later without the old one.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +25,8 @@ from mallard.errors import StorageError
 from mallard.jobs.database import connect
 from mallard.jobs.day_files import BATCH_ROWS, write_sessions
 from mallard.query.events import annotated_rows_of
-from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup
+from mallard.query.period import Slice, slices_of_date
+from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup, source_of
 from mallard.query.sessions import SESSIONS_VERSION
 from mallard.query.sql import Sql, literal
 from mallard.store.part import Derived, Part
@@ -40,6 +44,8 @@ _TABLE = Sql("sums_being_made")
 _log = logging.getLogger(__name__)
 
 SiteMonth = tuple[str, str]  # site, YYYY-MM
+Zones = Mapping[str, ZoneInfo]  # by site; of one that is not there it is UTC
+Cut = Callable[[str, str], list[Slice]]  # the slices of a site's date
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,28 @@ class Work:
         return self.site_id, self.month
 
 
-def plan(snapshot: Snapshot, distrusted: Collection[SiteMonth] = ()) -> list[Work]:
-    """Return what to make, the newest months first; distrusted: whose old sums not to copy."""
+def cut_by(zones: Zones) -> Cut:
+    """Return how dates are cut by these zones; not at all gives no slice."""
+
+    @cache
+    def of_zone(zone: ZoneInfo, date: str) -> list[Slice]:
+        slices = slices_of_date(date, zone)
+        return slices if len(slices) > 1 else []
+
+    def cut(site_id: str, date: str) -> list[Slice]:
+        zone = zones.get(site_id)
+        return of_zone(zone, date) if zone else []
+
+    return cut
+
+
+def plan(
+    snapshot: Snapshot, cut: Cut | None = None, distrusted: Collection[SiteMonth] = ()
+) -> list[Work]:
+    """Return what to make, the newest months first.
+
+    cut: None where it does not matter. distrusted: whose old sums not to copy.
+    """
     visits: dict[SiteMonth, list[str]] = defaultdict(list)
     made: dict[SiteMonth, list[str]] = defaultdict(list)
     kept: dict[SiteMonth, list[str]] = defaultdict(list)
@@ -71,6 +97,8 @@ def plan(snapshot: Snapshot, distrusted: Collection[SiteMonth] = ()) -> list[Wor
         key = site_id, date[:7]
         file = snapshot.rollups.get(key) if key not in distrusted else None
         has_sums = file is not None and is_true(file, date, day.version)
+        if file and has_sums and cut:
+            has_sums = file.sources[date] == source_of(day.version, cut(site_id, date))
         if has_sums:
             kept[key].append(date)
         if (has_sums and _has_visits(day)) or not snapshot.is_settled(site_id, date):
@@ -100,19 +128,24 @@ class Rollups:
         room_bytes: Callable[[], int],
         clock: Clock,
         telemetry: Telemetry,
+        zones: Callable[[], Zones] = dict,
     ) -> None:
-        """Begin with nothing to do; the arguments are those of `Compactor`."""
+        """Begin with nothing to do; the arguments are those of `Compactor`.
+
+        zones: returns those of the sites, as they are now; by default all are in UTC.
+        """
         self._config = config
         self._store = store
         self._data = data
         self._room_bytes = room_bytes
         self._clock = clock
         self._telemetry = telemetry
+        self._zones = zones
         self._problems: dict[SiteMonth, str] = {}
         self._retry_at: dict[SiteMonth, float] = {}
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._stopping = False
-        self._nothing_to_do_in = -1  # a version of the store
+        self._nothing_to_do_in: tuple[int, Zones] = -1, {}  # a version of the store
 
     @property
     def problems(self) -> list[str]:
@@ -131,16 +164,18 @@ class Rollups:
     def run(self) -> list[Derived]:
         """Make what is missing and return it; what fails is counted and comes again later."""
         live: list[Derived] = []
+        zones = self._zones()
+        cut = cut_by(zones)
         with self._store.reading() as snapshot:
-            if snapshot.version == self._nothing_to_do_in:
+            if (snapshot.version, zones) == self._nothing_to_do_in:
                 return live
-            due = plan(snapshot, self._problems.keys())
+            due = plan(snapshot, cut, self._problems.keys())
             if not due:
-                self._nothing_to_do_in = snapshot.version
+                self._nothing_to_do_in = snapshot.version, zones
             for works in self._groups(snapshot, due):
                 if self._stopping:
                     break
-                live += self._try(snapshot, works)
+                live += self._try(snapshot, cut, works)
         return live
 
     def rebuild(self) -> list[Derived]:
@@ -170,14 +205,14 @@ class Rollups:
         if group:
             yield group
 
-    def _try(self, snapshot: Snapshot, works: list[Work]) -> list[Derived]:
+    def _try(self, snapshot: Snapshot, cut: Cut, works: list[Work]) -> list[Derived]:
         gone = [
             snapshot.rollups[work.key]
             for work in works
             if not work.kept and not work.made and work.key in snapshot.rollups
         ]
         try:
-            written = self._make(snapshot, works)
+            written = self._make(snapshot, cut, works)
             self._store.swap(Change("rollup", tuple(written), tuple(gone)))
         # RuntimeError is how DuckDB says that it was interrupted; OSError is the disk's.
         except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError, OSError) as error:
@@ -196,7 +231,7 @@ class Rollups:
             self._problems[work.key] = str(error)
             self._retry_at[work.key] = self._clock.monotonic() + RETRY_SECONDS
 
-    def _make(self, snapshot: Snapshot, works: list[Work]) -> list[Derived]:
+    def _make(self, snapshot: Snapshot, cut: Cut, works: list[Work]) -> list[Derived]:
         """Write the files of some site-months; return them, uncommitted."""
         days = {
             (work.site_id, date): snapshot.days[work.site_id, date]
@@ -212,13 +247,17 @@ class Rollups:
         with connect(self._config, self._data, room_bytes - needed) as connection:
             self._connection = connection
             try:
-                return _write(self._store, connection, snapshot, works)
+                return _write(self._store, connection, snapshot, cut, works)
             finally:
                 self._connection = None
 
 
 def _write(
-    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, works: list[Work]
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    cut: Cut,
+    works: list[Work],
 ) -> list[Derived]:
     written: list[Derived] = []
     visits: dict[SiteDay, Derived] = {}
@@ -242,12 +281,13 @@ def _write(
             told = [store.source(file) for file in of_days if file]
             assert len(told) == len(some), "a day without visits is in work.visits"
             rows = sum(part.rows for day in days for part in day.parts)
-            slices = -(-rows // ROWS_AT_ONCE)
-            make_rollup(connection, _TABLE, annotated_rows_of(events), _rows(told), slices)
+            turns = -(-rows // ROWS_AT_ONCE)
+            slices = [(site_id, piece) for site_id, date in some for piece in cut(site_id, date)]
+            make_rollup(connection, _TABLE, annotated_rows_of(events), _rows(told), slices, turns)
         for work in works:
             old = snapshot.rollups.get(work.key)
             if work.made or (work.kept and old and len(old.sources) > len(work.kept)):
-                written.append(_write_month(store, connection, snapshot, work))
+                written.append(_write_month(store, connection, snapshot, cut, work))
     except BaseException:
         store.discard(written)
         raise
@@ -255,7 +295,7 @@ def _write(
 
 
 def _write_month(
-    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, work: Work
+    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, cut: Cut, work: Work
 ) -> Derived:
     """Write the sums of a month: those just made, and those that are true of its old file."""
     if work.kept:
@@ -264,7 +304,8 @@ def _write_month(
         connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_TABLE} AS {old} LIMIT 0")
         connection.execute(f"INSERT INTO {_TABLE} BY NAME {old}")
     sources = {
-        date: snapshot.days[work.site_id, date].version for date in sorted((*work.kept, *work.made))
+        date: source_of(snapshot.days[work.site_id, date].version, cut(work.site_id, date))
+        for date in sorted((*work.kept, *work.made))
     }
     ordered = connection.sql(
         f"FROM {_TABLE} WHERE site_id = $1 AND strftime(date, '%Y-%m') = $2 "

@@ -18,6 +18,7 @@ from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
+from mallard.query.rollup import is_true
 from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
@@ -221,17 +222,17 @@ def _check_sums(
     for (site_id, month), file in sorted(snapshot.rollups.items()):
         days = {
             date: ([store.source(part) for part in day.parts], store.source(day.sessions))
-            for date, version in file.sources.items()
+            for date in file.sources
             if (day := snapshot.days.get((site_id, date)))
-            and day.version == version
+            and is_true(file, date, day.version)
             and day.sessions
         }
         if not days:
-            continue  # none of what it sums up is live any more
+            continue  # it says nothing of what is live
         sources = [source for parts, sessions in days.values() for source in (*parts, sessions)]
         sums = store.source(file)
         try:
-            wrong = sums_problem(connection, list(days.values()), sums, list(days))
+            wrong = sums_problem(connection, days, file, sums)
         except duckdb.Error as error:
             wrong = _unreadable([*sources, sums], error)
         if wrong:

@@ -1,8 +1,9 @@
 """What a site's events come to, added up of site-days, wherever it is had cheapest.
 
 Three tiers, one meaning: whole settled days without a filter and by at most one dimension are in
-rollups; of other settled days the sums are kept from the last time, under the day's version; what
-is left is counted from events and their visits, which of an open day are made up when asked.
+rollups, and so are the totals of their slices in the site's zone; of other settled days the sums
+are kept from the last time, under the day's version; what is left is counted from events and their
+visits, which of an open day are made up when asked.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mallard.query.engine import Kept, Session
 from mallard.query.filters import is_of_visits, kept, kept_loose, kept_visits
 from mallard.query.metrics import Level, loose_shares, shares, sums_of, whole_shares
 from mallard.query.period import Slice
-from mallard.query.rollup import is_true
+from mallard.query.rollup import SLICES, has_slice, is_true
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
@@ -41,6 +42,16 @@ _ONE_SITE = Sql("")
 # How many events of settled days are counted at once, and then kept: of a question that takes too
 # long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
+# What is read of rollups: totals of a slice of a day, or of a whole day (null) what is asked for.
+_WANTED = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("dimension", pa.string()),
+        ("slice", pa.string()),
+        ("number", pa.int32()),
+        ("bucket", pa.int32()),
+    ]
+)
 
 
 Q = TypeVar("Q", bound=Addable)
@@ -202,7 +213,7 @@ class Answers:
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []
         for piece, day in pieces:
-            if piece.is_whole and (sums := _rollup(days, question, piece.date, day)):
+            if sums := _rollup(days, question, piece, day):
                 rolled.append((piece, sums))
             else:
                 scanned.append((piece, day.version))
@@ -217,7 +228,7 @@ class Answers:
     def _from_rollups(
         self, session: Session, grouping: Grouping, rolled: Sequence[tuple[Slice, Derived]]
     ) -> Iterator[pa.Table]:
-        """Sums of whole days out of files, which are read once for the same days of a month."""
+        """Sums of days and their slices out of files, read once for the same ones of a month."""
         missing: dict[Hashable, tuple[Derived, list[Slice]]] = {}
         for location, of_file in groupby(rolled, lambda each: each[1].location):
             found = list(of_file)
@@ -287,14 +298,18 @@ def _known(kept_: Kept, key: Hashable, question: Addable) -> pa.Table | None:
     return table if table is not None and has_all(question, table) else None
 
 
-def _rollup(days: SiteDays, grouping: Addable, date_: str, day: Day) -> Derived | None:
-    """Return the file that has the sums asked for of a whole settled day, if one has them."""
+def _rollup(days: SiteDays, grouping: Addable, piece: Slice, day: Day) -> Derived | None:
+    """Return the file that has the sums asked for of a piece of a settled day, if one has them."""
     if not isinstance(grouping, Grouping) or grouping.keep is not None or len(grouping.by) > 1:
         return None
     if grouping.by and not isinstance(grouping.by[0], Dimension):
         return None
-    found = days.snapshot.rollups.get((grouping.site_id, date_[:7]))
-    return found if found and is_true(found, date_, day.version) else None
+    found = days.snapshot.rollups.get((grouping.site_id, piece.date[:7]))
+    if found is None or not is_true(found, piece.date, day.version):
+        return None
+    if piece.is_whole:
+        return found
+    return found if not grouping.by and has_slice(found, piece) else None
 
 
 def _layout(pieces: Sequence[Slice], versions: Sequence[str] = ()) -> bytes:
@@ -327,31 +342,32 @@ def _read_rollups(
     store: Store,
     wanted: Sequence[tuple[Derived, Sequence[Slice]]],
 ) -> list[pa.Table]:
-    """Return the sums of some days of each file; buckets are counted from that of its first."""
+    """Return the sums of some pieces of each file; buckets are counted from that of its first."""
     listed = ", ".join(literal(store.source(file)) for file, _ in wanted)
-    chosen = [
-        (date.fromisoformat(piece.date), number, piece.bucket - pieces[0].bucket)
-        for number, (_, pieces) in enumerate(wanted)
-        for piece in pieces
-    ]
-    columns = zip(*chosen, strict=True)
-    kinds = {"date": pa.date32(), "number": pa.int32(), "bucket": pa.int32()}
-    taken = session.take(
-        pa.table({name: pa.array(next(columns), kind) for name, kind in kinds.items()})
-    )
     by = grouping.by[0] if grouping.by else Dimension.TOTAL
+    found = [(number, each) for number, (_, pieces) in enumerate(wanted) for each in pieces]
+    columns = (
+        [date.fromisoformat(each.date) for _, each in found],
+        [str(by.value) if each.is_whole else SLICES for _, each in found],
+        [None if each.is_whole else str(each.start_us) for _, each in found],
+        [number for number, _ in found],
+        [each.bucket - wanted[number][1][0].bucket for number, each in found],
+    )
+    taken = session.take(pa.table(columns, _WANTED))
     value = "".join(f"value AS {each.column}, " for each in grouping.by)
-    dates = [day for day, _, _ in chosen]
+    dates = [each.date for _, each in found]
+    dimensions = ", ".join(map(literal, sorted(set(columns[1]))))
     table = session.table(
         Sql(f"""
         SELECT number, bucket, {value} currency, {TOTALS}
-        FROM read_parquet([{listed}], hive_partitioning = false) JOIN {taken} USING (date)
-        WHERE dimension = {literal(by.value)} AND date BETWEEN
-            DATE {literal(min(dates).isoformat())} AND DATE {literal(max(dates).isoformat())}
+        FROM read_parquet([{listed}], hive_partitioning = false)
+        JOIN {taken} USING (date, dimension)
+        WHERE dimension IN ({dimensions}) AND coalesce(value = slice, true)
+            AND date BETWEEN DATE {literal(min(dates))} AND DATE {literal(max(dates))}
         GROUP BY ALL""")
     )
-    found = split(table, "number", {number: number for number in range(len(wanted))})
-    return [found[number] for number in range(len(wanted))]
+    tables = split(table, "number", {number: number for number in range(len(wanted))})
+    return [tables[number] for number in range(len(wanted))]
 
 
 def _scan(

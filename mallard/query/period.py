@@ -126,6 +126,12 @@ def slices(cut: list[Bucket]) -> list[Slice]:
     return [piece for number, bucket in enumerate(cut) for piece in _slices(bucket, number)]
 
 
+def slices_of_date(day: str, zone: ZoneInfo) -> list[Slice]:
+    """Cut a UTC date (ISO) where local days begin: what a series by day of a zone asks of it."""
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return slices(buckets(Period(start, start + _DAY, zone), Interval.DAY))
+
+
 def micros(instant: datetime) -> int:
     """Return whole microseconds since 1970-01-01 UTC."""
     return (instant - _EPOCH) // _MICROSECOND

@@ -58,7 +58,8 @@ class Derived:
     """What the manifest says of a file that can be made again.
 
     sources: by UTC date, the version of the site-day (`snapshot.Day.version`) it was made from; for
-    another version it says nothing. format: the version of its columns.
+    another version it says nothing; of sums also how the date was cut, see `query/rollup.py`.
+    format: the version of its columns.
     """
 
     location: str

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,7 +22,7 @@ from mallard.jobs.compaction import Compactor
 from mallard.jobs.rollup import RETRY_SECONDS, Rollups, Work, plan
 from mallard.query.dimensions import Dimension
 from mallard.query.metrics import Quantity
-from mallard.query.rollup import ROLLUP_SCHEMA, is_true
+from mallard.query.rollup import ROLLUP_SCHEMA, SLICES, cut_of, is_true
 from mallard.store.part import Derived
 from mallard.store.snapshot import Change, Rule, Snapshot
 from mallard.telemetry import Telemetry
@@ -57,9 +58,15 @@ class Room:
         self.clock = RunningClock()
         self.telemetry = Telemetry()
         self.room_bytes = 1 << 30
-        config = StoreConfig()
+        self.zones: dict[str, ZoneInfo] = {}
         self.job = Rollups(
-            config, self.stored.store, data, lambda: self.room_bytes, self.clock, self.telemetry
+            StoreConfig(),
+            self.stored.store,
+            data,
+            lambda: self.room_bytes,
+            self.clock,
+            self.telemetry,
+            lambda: dict(self.zones),
         )
 
     @property
@@ -159,6 +166,38 @@ def test_a_large_day_is_counted_in_slices_with_the_same_result(
     assert read(room, sliced) == rows
 
 
+def test_a_site_that_moves_to_another_zone_has_its_days_cut_anew_and_no_day_is_wrong_meanwhile(
+    room: Room,
+) -> None:
+    def cuts() -> dict[str, list[int]]:
+        file = room.snapshot.rollups[A, MAY]
+        return {
+            day: [each.start_us // 3_600_000_000 % 24 for each in cut_of(file, day)]
+            for day in file.sources
+        }
+
+    room.settle(0, 1, sites=(A, B))
+    room.job.run()
+    of_b, before = room.snapshot.rollups[B, MAY], room.views()
+    assert cuts() == {date(0): [], date(1): []}
+    room.zones[A] = ZoneInfo("America/New_York")
+    assert room.views() == before  # what is of whole days is still true
+    room.job.run()
+    assert cuts() == {date(0): [0, 4], date(1): [0, 4]}
+    assert room.views() == before
+    slices = [
+        row["value"]
+        for row in read(room, room.snapshot.rollups[A, MAY])
+        if row["dimension"] == SLICES
+    ]
+    assert slices == [str(NOON_US + day * DAY_US - 8 * 3_600_000_000) for day in (0, 1)]
+    assert room.snapshot.rollups[B, MAY] == of_b
+    assert room.job.run() == []
+    room.zones[A] = ZoneInfo("Asia/Kolkata")
+    room.job.run()
+    assert cuts() == {date(0): [0, 18], date(1): [0, 18]}
+
+
 def test_a_day_that_a_rule_changes_is_neither_summed_up_nor_read(room: Room) -> None:
     room.settle(0, 1)
     room.job.run()
@@ -220,7 +259,7 @@ def test_a_file_says_its_format_and_is_sorted_for_a_query_of_one_dimension(room:
     (file,) = room.job.run()
     with pa.parquet.ParquetFile(room.stored.store.source(file)) as parquet:
         assert parquet.schema_arrow.names == ROLLUP_SCHEMA.names
-        assert parquet.schema_arrow.metadata[b"mallard.rollup_version"] == b"1"
+        assert parquet.schema_arrow.metadata[b"mallard.rollup_version"] == b"2"
         assert parquet.metadata.row_group(0).column(2).statistics is not None
     rows = [(row["dimension"], row["date"], row["value"] or "") for row in read(room, file)]
     assert rows == sorted(rows)

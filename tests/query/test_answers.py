@@ -10,6 +10,7 @@ from typing import Any, cast
 from unittest import mock
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ from tests.strategies import VISITED_EVENTS
 
 SITE = "example.com"
 UTC = ZoneInfo("UTC")
+MARCH_30_US = 1_711_756_800_000_000
 WIDE = Period.of_days(date(2024, 4, 29), date(2024, 5, 4), UTC)
 
 
@@ -72,8 +74,8 @@ class Room:
             Frame(first + i, NOON_US, 1, (event,)) for i, event in enumerate(events)
         )
 
-    def settle(self, *, sum_up: bool) -> None:
-        """Compact every date, and keep the sums of the site's."""
+    def settle(self, *, sum_up: bool, zone: str = "UTC") -> None:
+        """Compact every date, and keep the sums of the site's, as a zone cuts them."""
         start = date(2024, 5, 1)
         self.stored.settle()
         days = [
@@ -85,7 +87,7 @@ class Room:
             for _, of_month in itertools.groupby(
                 sorted(days), key=lambda day: (start + timedelta(days=day)).month
             ):
-                self.stored.sum_up(SITE, *of_month)
+                self.stored.sum_up(SITE, *of_month, zone=zone)
 
     def sums(
         self,
@@ -99,6 +101,18 @@ class Room:
         table = self.engine.submit(
             lambda session: self.answers.sums(session, grouping, pieces)
         ).result(60)
+        return self._read(by, table, level)
+
+    def kept(self, pieces: Sequence[Slice]) -> dict[oracle_answers.Group, dict[str, Any]]:
+        """The totals of pieces out of files alone."""
+        table = self.engine.submit(
+            lambda session: self.answers.added(session, Grouping(SITE), pieces, _must_not_count)
+        ).result(60)
+        return self._read((), table)
+
+    def _read(
+        self, by: tuple[By, ...], table: pa.Table, level: Level = Level.ENGAGEMENT
+    ) -> dict[oracle_answers.Group, dict[str, Any]]:
         found = {}
         for row in table.to_pylist():
             if row["currency"] is not None and level < Level.MONEY:
@@ -113,6 +127,10 @@ class Room:
     def close(self) -> None:
         self.engine.close()
         self.stored.close()
+
+
+def _must_not_count(*_: object) -> dict[Slice, pa.Table]:
+    raise AssertionError("events are read")
 
 
 def _value(by: By, text: str | None) -> Any:
@@ -171,6 +189,26 @@ FILTERS: st.SearchStrategy[Filter] = st.recursive(
         st.builds(lambda parts: AnyOf(tuple(parts)), st.lists(inner, max_size=3)),
     ),
     max_leaves=4,
+)
+# Half hours; a date ahead of UTC's all day long; clocks that change within the period.
+ZONES = [
+    "UTC",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "Pacific/Kiritimati",
+    "Pacific/Apia",
+    "Europe/London",
+    "Africa/Cairo",
+]
+# Of the days round the end of March 2024, when clocks change, a few visitors at all hours.
+ROUND_THE_CLOCK = st.builds(
+    lambda event, day, minute: event._replace(
+        timestamp=MARCH_30_US + (day * 1440 + minute) * 60_000_000
+    ),
+    EVENTS,
+    st.integers(0, 9),
+    st.integers(0, 1439),
 )
 CUTS = st.sampled_from(
     [
@@ -241,6 +279,35 @@ def _agree(
         if group[2] is None or level >= Level.MONEY
     }
     assert room.sums(pieces, by, keep, None, level) == expected
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    events=st.lists(ROUND_THE_CLOCK, min_size=1, max_size=25),
+    zone=st.sampled_from(ZONES),
+    other=st.sampled_from(ZONES),
+    interval=st.sampled_from([None, Interval.DAY, Interval.WEEK, Interval.MONTH]),
+)
+def test_days_of_the_sites_zone_come_from_rollups_and_those_of_another_are_as_right(
+    events: list[Event], zone: str, other: str, interval: Interval | None
+) -> None:
+    wide = {
+        each: slices(
+            buckets(Period.of_days(date(2024, 3, 29), date(2024, 4, 9), ZoneInfo(each)), interval)
+        )
+        for each in (zone, other)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        room = Room(Path(folder))
+        try:
+            room.flush(events)
+            room.settle(sum_up=True, zone=zone)
+            expected = oracle_answers.sums(room.events, SITE, (), None, wide[zone])
+            assert room.kept(wide[zone]) == expected
+            _agree(room, (), None, wide[other])
+            _agree(room, (Dimension.PAGE,), None, wide[zone])
+        finally:
+            room.close()
 
 
 def test_a_visit_that_only_reports_engagement_in_a_slice_did_not_enter_in_it(room: Room) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from mallard.event import Event, Frame, to_table
 from mallard.query.dimensions import Dimension
 from mallard.query.metrics import Quantity, Ratio
+from mallard.query.period import Slice, slices_of_date
 from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, make_rollup, sums
 from mallard.query.sessions import annotated, visits
 from mallard.query.sql import Sql
@@ -23,6 +25,7 @@ from tests.oracle_rollup import Key, Numbers
 from tests.strategies import VISITED_EVENTS
 
 MINUTE_US = 60_000_000
+ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"]
 TUPLES = {"visit:browser_version", "visit:os_version", "visit:region", "visit:city"}
 # Few of each, so that they meet.
 SEEN_EVENTS = st.builds(
@@ -61,9 +64,12 @@ def offer(connection: duckdb.DuckDBPyConnection, stored: Sequence[Stored]) -> tu
 
 
 def roll_up(
-    connection: duckdb.DuckDBPyConnection, stored: Sequence[Stored], slices: int = 1
+    connection: duckdb.DuckDBPyConnection,
+    stored: Sequence[Stored],
+    cut: Sequence[tuple[str, Slice]] = (),
+    turns: int = 1,
 ) -> dict[Key, Numbers]:
-    make_rollup(connection, Sql("sums"), *offer(connection, stored), slices)
+    make_rollup(connection, Sql("sums"), *offer(connection, stored), cut, turns)
     rows = connection.execute(f"SELECT {', '.join(ROLLUP_SCHEMA.names)} FROM sums").fetchall()
     connection.execute("DROP TABLE sums")
     found = to_numbers(rows)
@@ -99,12 +105,23 @@ def pick(numbers: Numbers, *names: str) -> tuple[Any, ...]:
 
 # A rollup is some thirty statements: large examples cost little more than small ones.
 @settings(max_examples=20, deadline=None)
-@given(st.lists(SEEN_EVENTS, max_size=40), st.sampled_from([1, 1, 3]))
+@given(
+    events=st.lists(SEEN_EVENTS, max_size=40),
+    turns=st.sampled_from([1, 1, 3]),
+    zone=st.sampled_from(ZONES),
+)
 def test_every_sum_is_what_plain_python_counts(
-    connection: duckdb.DuckDBPyConnection, events: list[Event], slices: int
+    connection: duckdb.DuckDBPyConnection, events: list[Event], turns: int, zone: str
 ) -> None:
     stored = oracle.store(events)
-    assert roll_up(connection, stored, slices) == oracle_rollup.rollup(stored)
+    days = {(event.site_id, oracle.day_of(event).isoformat()) for event in events}
+    cut = [
+        (site_id, piece)
+        for site_id, day in days
+        for piece in slices_of_date(day, ZoneInfo(zone))
+        if not piece.is_whole
+    ]
+    assert roll_up(connection, stored, cut, turns) == oracle_rollup.rollup(stored, cut)
 
 
 @settings(max_examples=30, deadline=None)
@@ -155,7 +172,7 @@ def test_the_columns_are_those_of_the_schema(connection: duckdb.DuckDBPyConnecti
     connection.execute("DROP TABLE sums")
     assert table.schema.names == ROLLUP_SCHEMA.names
     assert table.schema.types == ROLLUP_SCHEMA.types
-    assert ROLLUP_SCHEMA.metadata[b"mallard.rollup_version"] == b"1"
+    assert ROLLUP_SCHEMA.metadata[b"mallard.rollup_version"] == b"2"
     dimensions = table["dimension"].to_pylist()
     assert dimensions == sorted(each.value for each in Dimension)
 
