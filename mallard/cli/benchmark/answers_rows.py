@@ -27,6 +27,7 @@ from mallard.query.events import annotated_rows_of
 from mallard.query.filters import Condition, Operator
 from mallard.query.reports.chosen import Choice
 from mallard.query.reports.funnel import FunnelQuestion, Within, funnel
+from mallard.query.reports.journeys import Direction, FlowsQuestion, flows
 from mallard.query.reports.steps import Step
 from mallard.query.reports.table import Table, ask
 from mallard.query.tail import Tail
@@ -116,9 +117,11 @@ def answers_rows(asker: Asker, say: Callable[[str], None]) -> Iterator[Row]:
     yield _against_plain(asker, year, f"a dashboard of {len(year)} panels, 12 months", 100)
     yield _growth(asker)
     say("A filtered breakdown ...")
-    yield _filtered(asker)
+    yield _shifted(asker, "pages of one browser", _filtered)
     say("A funnel ...")
-    yield _funnel(asker)
+    yield _shifted(asker, f"a funnel of {len(STEPS)} steps within a visit", _funnel)
+    say("Where visits go ...")
+    yield _shifted(asker, "where visits go from the home page in 3 steps", _flows)
     say("Another time zone ...")
     yield _zone(asker)
 
@@ -184,19 +187,19 @@ def _growth(asker: Asker) -> Row:
     )
 
 
-def _filtered(asker: Asker) -> Row:
+def _shifted(asker: Asker, what: str, asks: Callable[[Answers, date, date], Work]) -> Row:
+    """Ask of a year, and of one that begins a week later; asks: the work of such a question."""
     first, last = YEAR
-    before = panels.breakdown(Dimension.PAGE, first, last - SHIFT, keep=FILTER)
-    after = panels.breakdown(Dimension.PAGE, first + SHIFT, last, keep=FILTER)
     pairs = Pairs([], [])
     again: list[float] = []
     for _ in range(ASKED_PLAIN):
         answers = asker.fresh()
-        pairs.first.append(asker.time_ms([_asks(before, answers)]))
-        pairs.second.append(asker.time_ms([_asks(after, answers)]))
-        again += [asker.time_ms([_asks(after, answers)]) for _ in range(5)]
+        pairs.first.append(asker.time_ms([asks(answers, first, last - SHIFT)]))
+        after = asks(answers, first + SHIFT, last)
+        pairs.second.append(asker.time_ms([after]))
+        again += [asker.time_ms([after]) for _ in range(5)]
     return Row(
-        "pages of one browser, 12 months, first time against a range shifted by a week",
+        f"{what}, 12 months, first time against a range shifted by a week",
         f"{median(pairs.first):,.0f} : {median(pairs.second):,.0f} ms ({pairs.spread}); the same "
         f"again {_shown(again)}",
         pairs.ratio,
@@ -204,25 +207,21 @@ def _filtered(asker: Asker) -> Row:
     )
 
 
-def _funnel(asker: Asker) -> Row:
-    times = {}
-    for name, (first, last) in (("month", MONTH), ("year", YEAR)):
-        period = panels.summary(first, last).question.period
-        question = FunnelQuestion(Choice(SITE, period), STEPS, Within.VISIT)
-        answers = asker.fresh()
+def _filtered(answers: Answers, first: date, last: date) -> Work:
+    return _asks(panels.breakdown(Dimension.PAGE, first, last, keep=FILTER), answers)
 
-        def work(session: Session, answers: Answers = answers, asked: object = question) -> object:
-            assert isinstance(asked, FunnelQuestion)
-            return funnel(session, answers, asked)
 
-        times[name] = [asker.time_ms([work]) for _ in range(ASKED_PLAIN)]
-    return Row(
-        f"a funnel of {len(STEPS)} steps within a visit, 12 months",
-        f"1 month {median(times['month']):,.0f} ms",
-        median(times["year"]) / 1000,
-        None,
-        " s",
-    )
+def _funnel(answers: Answers, first: date, last: date) -> Work:
+    choice = Choice(SITE, panels.summary(first, last).question.period)
+    question = FunnelQuestion(choice, STEPS, Within.VISIT)
+    return lambda session: funnel(session, answers, question)
+
+
+def _flows(answers: Answers, first: date, last: date) -> Work:
+    choice = Choice(SITE, panels.summary(first, last).question.period)
+    home = Condition(Dimension.PAGE, Operator.IS, ("/",))
+    question = FlowsQuestion(choice, home, Direction.AFTER, 3, panels.ROWS)
+    return lambda session: flows(session, answers, question)
 
 
 def _zone(asker: Asker) -> Row:
