@@ -169,6 +169,7 @@ _ROWS = csv.ConvertOptions(
     strings_can_be_null=True,
     quoted_strings_can_be_null=False,
 )
+_INSTANTS = {name for name, kind in _TYPES.items() if kind == _INSTANT}
 _QUOTING = csv.ParseOptions(escape_char="\\", double_quote=False)
 # What JSON writes with a backslash and CSV does not understand.
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
@@ -270,24 +271,26 @@ def to_table(frames: Sequence[Frame]) -> pa.Table:
     return pa.Table.from_arrays([*own, *read], schema=ARROW_SCHEMA)
 
 
-def _read_as_csv(frames: Sequence[Frame], count: int) -> list[pa.ChunkedArray] | None:
+def _read_as_csv(frames: Sequence[Frame], count: int) -> list[pa.Array] | None:
     """Return the columns of payloads by way of Arrow's CSV reader, None if it would misread them.
 
     Without its brackets a row is a line of CSV: what is text is in quotes, a quote in it has a
     backslash. The reader does not need Python's interpreter, which answers requests meanwhile.
     """
     lines = [_lines(payload, rows) for _, _, _, rows, payload in frames]
-    text = b"," + b"\n,".join(lines)
+    lines[0] = b"," + lines[0]  # and not the text as a whole: it is large
+    text = b"\n,".join(lines)
     # A text may hold what stands between rows, and then there seem to be more of them.
     if text.count(b"\n") != count - 1 or _OTHER_ESCAPE.search(text):
         return None
     options = csv.ReadOptions(
         column_names=["", *Event._fields], block_size=len(text) + 1, use_threads=False
     )
-    table = csv.read_csv(pa.BufferReader(text), options, _QUOTING, _ROWS)
+    batch = csv.read_csv(pa.BufferReader(text), options, _QUOTING, _ROWS).to_batches()[0]
+    # A view: a cast would let go of the interpreter, and wait for it again.
     return [
-        column.cast(_INSTANT) if kind == _INSTANT else column
-        for column, kind in ((table[name], ARROW_SCHEMA.field(name).type) for name in Event._fields)
+        column.view(_INSTANT) if name in _INSTANTS else column
+        for name, column in zip(Event._fields, batch.columns, strict=True)
     ]
 
 
