@@ -96,10 +96,10 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None) -> Non
 @click.option("--site", required=True, metavar="SITE", help="Whose.")
 @click.option(
     "--what",
-    type=click.Choice(["events", "sessions"]),
     default="events",
     show_default=True,
-    help="A row an event, or a row a visit.",
+    metavar="WHAT",
+    help="events, sessions (visits), timeseries, goals, or a dimension such as page.",
 )
 @click.option(
     "--from", "first", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The first day."
@@ -133,7 +133,7 @@ def export(
     output: Path | None,
     visitors: bool,
 ) -> None:
-    """Write a site's events or visits to a file, also while the server runs.
+    """Write a site's events, visits or a report to a file, also while the server runs.
 
     Days are those of the site's time zone.
     """

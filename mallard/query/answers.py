@@ -33,7 +33,7 @@ from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
 from mallard.store.snapshot import Day
-from mallard.store.store import Store
+from mallard.store.store import Readable
 
 _SLICE = TimeSlice()
 _EVENTS = Sql("FROM counted_events")
@@ -86,7 +86,7 @@ class Relations:
 class Answers:
     """Answers from one store and one buffer's tail; any thread with a session may ask."""
 
-    def __init__(self, store: Store, tail: Tail, cache_bytes: int) -> None:
+    def __init__(self, store: Readable, tail: Tail, cache_bytes: int) -> None:
         self._store = store
         self._tail = tail
         self._kept = Kept(cache_bytes - cache_bytes // 4)
@@ -339,7 +339,7 @@ def _at_once(days: SiteDays, pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
 def _read_rollups(
     session: Session,
     grouping: Grouping,
-    store: Store,
+    store: Readable,
     wanted: Sequence[tuple[Derived, Sequence[Slice]]],
 ) -> list[pa.Table]:
     """Return the sums of some pieces of each file; buckets are counted from that of its first."""

@@ -21,7 +21,7 @@ from mallard.query.sql import Sql, literal
 from mallard.query.tail import TailView
 from mallard.store.part import Part
 from mallard.store.snapshot import Day, Snapshot
-from mallard.store.store import Store
+from mallard.store.store import Readable
 
 # What no report reads; the widest columns are among them.
 _UNREAD = ("url", "data", "metadata", "idempotency_key", "stream_id")
@@ -35,7 +35,7 @@ class SiteDays:
     def __init__(
         self,
         session: Session,
-        store: Store,
+        store: Readable,
         snapshot: Snapshot,
         tail: TailView,
         site_id: str,

@@ -6,15 +6,22 @@ import threading
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mallard.buffer.buffer import Buffer
 from mallard.event import ARROW_SCHEMA, Frame, to_table
 
 # Frames are made columns so many events at a time: it holds Python's interpreter for a millisecond.
 CHUNK_EVENTS = 500
+
+
+class Holding(Protocol):
+    """A buffer, as far as it is read."""
+
+    def tail(self) -> tuple[Frame, ...]:
+        """Return the frames that are held, oldest first."""
 
 
 class _Chunk:
@@ -72,7 +79,7 @@ class TailView:
 class Tail:
     """Follows a buffer's tail; any thread may ask."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Holding) -> None:
         self._buffer = buffer
         self._lock = threading.Lock()
         self._chunks: tuple[_Chunk, ...] = ()

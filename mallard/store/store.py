@@ -14,7 +14,20 @@ from mallard.store.snapshot import Change, Retired, Snapshot
 from mallard.store.writer import DerivedWriter, PartWriter
 
 
-class Store(Protocol):
+class Readable(Protocol):
+    """What is stored, for those who read it."""
+
+    def snapshot(self) -> Snapshot:
+        """Return what is live at one instant."""
+
+    def reading(self) -> AbstractContextManager[Snapshot]:
+        """Give the snapshot of this instant, whose files can be read until it is left."""
+
+    def source(self, file: Part | Derived) -> str:
+        """Return where a query engine reads a file: a path or a URL."""
+
+
+class Store(Readable, Protocol):
     """Takes events from the buffer for good, says where they are, and changes how they lie."""
 
     @property
@@ -27,15 +40,6 @@ class Store(Protocol):
         events: of `ARROW_SCHEMA`, every committed one after the old watermark up to and including
         the new. Raises StorageError; then nothing was stored.
         """
-
-    def snapshot(self) -> Snapshot:
-        """Return what is live at one instant."""
-
-    def reading(self) -> AbstractContextManager[Snapshot]:
-        """Give the snapshot of this instant, whose files can be read until it is left."""
-
-    def source(self, file: Part | Derived) -> str:
-        """Return where a query engine reads a file: a path or a URL."""
 
     def check(self, part: Part) -> None:
         """Raise CorruptData, and set a part aside, when it is not what was written."""

@@ -1,4 +1,4 @@
-"""Exports: a site's events or visits of a period as bytes, beside everything else that goes on."""
+"""Exports: a site's events, visits or a report as bytes, beside everything else that goes on."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import duckdb
 
 from mallard.errors import CorruptData
 from mallard.query.confined import show_reading
-from mallard.query.events import read_folder
+from mallard.query.events import Folder, read_folder
 from mallard.query.forms import Form, Sink, write
 from mallard.query.pieces import Seen, Wanted, pieces, query_of
+from mallard.query.plausible.filtering import Context
 from mallard.query.sandbox import Query, Sandbox
 from mallard.query.sql import Sql
 from mallard.query.tail import Tail, view_of
 from mallard.store.store import Store
+from mallard.transfer.reports import Report, asking, dimension_of, write_report
 
 # In the data folder: what is spilled is events. What a crash leaves goes when the server starts.
 SPILLED = "tmp"
@@ -65,13 +69,41 @@ def export_folder(data: Path, wanted: Wanted, form: Form, sink: Sink) -> int:
         return write(connection, queries(), form, sink)
 
 
+def export_report(
+    data: Path,
+    site_id: str,
+    what: str,
+    days: tuple[date | None, date | None],
+    context: Context,
+    form: Form,
+    sink: Sink,
+) -> int:
+    """Write a report of a data folder, as `export_folder` does events; return its rows.
+
+    days: the first and the last; None is as far as there are any. context: without `first_day`.
+    """
+    dimension = dimension_of(what)
+    with _connect(data) as connection, asking(_whole(data), connection) as (session, answers):
+        context = replace(context, first_day=answers.first_date(site_id))
+        today = context.now.astimezone(context.zone).date()
+        first, last = days[0] or context.first_day or today, days[1] or today
+        date_range = "all" if days == (None, None) else [first.isoformat(), last.isoformat()]
+        wanted = Report(site_id, dimension, date_range)
+        return write_report(session, answers, context, wanted, form, sink)
+
+
 def _look(data: Path) -> Seen:
+    folder = _whole(data)
+    return Seen(folder.snapshot, view_of(folder.tail), folder.source)
+
+
+def _whole(data: Path) -> Folder:
     folder = read_folder(data)
     if not folder.is_whole:
         raise CorruptData(
             f"Some events of {data} cannot be read; `mallard verify --data {data}` says which."
         )
-    return Seen(folder.snapshot, view_of(folder.tail), folder.source)
+    return folder
 
 
 @contextlib.contextmanager

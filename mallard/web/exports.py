@@ -7,10 +7,8 @@ import contextlib
 import io
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
-import pyarrow as pa
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -20,29 +18,20 @@ from starlette.types import Scope as AsgiScope
 
 from mallard.accounts.access import Scope
 from mallard.config import Config
-from mallard.errors import InvalidInput, Overloaded
+from mallard.errors import Overloaded
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
-from mallard.query.forms import Form, write
+from mallard.query.forms import Form
 from mallard.query.period import Period
 from mallard.query.pieces import Wanted, What
-from mallard.query.plausible import names
-from mallard.query.plausible.answering import answer
-from mallard.query.plausible.compact import full_name
 from mallard.query.plausible.ranges import read_range
-from mallard.query.plausible.reading import LIMIT_MAX, read_query
 from mallard.query.sandbox import Query
-from mallard.query.sql import Sql
 from mallard.transfer.exporter import Exporter
+from mallard.transfer.reports import Report, dimension_of, write_report
 from mallard.web.parameters import check_names, word
 from mallard.web.reports import Caller, Reports
 
 FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
-# Of a report: what all dimensions have. A rate that does not exist is null.
-METRICS = ("visitors", "visits", "pageviews", "events", "bounce_rate", "visit_duration")
-_TYPES = (pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64())
-# What they are called where they are not called by their dimension.
-_REPORTS = {"timeseries": "time:day", "goals": names.GOAL}
 # In a file's name, or in a header; a dimension of properties may hold any character.
 _UNFIT = re.compile("[^A-Za-z0-9._-]")
 _PARAMETERS = ("site_id", "from", "to", "format", "what", "visitors")
@@ -97,25 +86,15 @@ class Exports:
         self._under_way -= 1
 
     async def _report(self, caller: Caller, given: QueryParams, what: str, form: Form) -> Response:
-        dimension = _REPORTS.get(what) or full_name(what)
-        known = {*names.TIMES, names.GOAL}
-        if dimension not in known and names.dimension(dimension) is None:
-            raise InvalidInput(
-                f"what {what!r} is unknown.",
-                field="what",
-                rule="events, sessions, timeseries, goals, or a dimension such as page",
-            )
-        document: dict[str, Any] = {
-            "site_id": caller.site_id,
-            "metrics": list(METRICS),
-            "date_range": _date_range(given),
-            "dimensions": [dimension],
-        }
-        content = await self._reports.run(
-            caller,
-            lambda session, answers: _written(session, answers, caller, document, form),
-            ("export", dimension, str(document["date_range"]), form),
-        )
+        wanted = Report(caller.site_id, dimension_of(what), _date_range(given))
+
+        def written(session: Session, answers: Answers) -> bytes:
+            sink = io.BytesIO()
+            write_report(session, answers, caller.context, wanted, form, sink)
+            return sink.getvalue()
+
+        key = ("export", wanted.dimension, str(wanted.date_range), form)
+        content = await self._reports.run(caller, written, key)
         stem = f"{caller.site_id}_{what}"
         return Response(content, headers=_headers(stem, form), media_type=form.media_type)
 
@@ -169,28 +148,6 @@ async def _chunks(query: Query, first: bytes) -> AsyncIterator[bytes]:
     # What fails after the first bytes can only break the connection off, so that nobody takes
     # what came for all there is.
     await asyncio.to_thread(query.finish)
-
-
-def _written(
-    session: Session, answers: Answers, caller: Caller, document: dict[str, Any], form: Form
-) -> bytes:
-    (dimension,) = document["dimensions"]
-    is_series = dimension in names.TIMES  # which has a row for each interval, and no pages
-    results: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] | None = None
-    while found is None or (len(found) == LIMIT_MAX and not is_series):
-        document["pagination"] = {"limit": LIMIT_MAX, "offset": len(results)}
-        asked = replace(read_query(document, caller.context), every_interval=is_series)
-        found = answer(session, answers, asked, caller.context.goals)["results"]
-        results += found
-    column = dimension.partition(":")[2].replace(":", "_")
-    values = [None if each is None else str(each) for each in (r["dimensions"][0] for r in results)]
-    columns = {column: pa.array(values, pa.string())}
-    for number, (metric, kind) in enumerate(zip(METRICS, _TYPES, strict=True)):
-        columns[metric] = pa.array([each["metrics"][number] for each in results], kind)
-    sink = io.BytesIO()
-    write(session.cursor, [Sql(f"FROM {session.take(pa.table(columns))}")], form, sink)
-    return sink.getvalue()
 
 
 def _date_range(given: QueryParams) -> object:

@@ -12,6 +12,7 @@ from mallard.accounts.accounts import Accounts
 from mallard.clock import Clock
 from mallard.query.pieces import WHO
 from mallard.store.reader import DATABASE
+from mallard.transfer.exporter import SPILLED
 from tests.cli.test_main import exit_code
 from tests.factories import NOON_US
 
@@ -83,12 +84,40 @@ def test_days_are_those_of_the_sites_zone(
     assert (counted("2024-05-01", "2024-05-01"), counted("2024-05-02", "2024-05-02")) == (0, 2)
 
 
+def test_reports_are_those_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], data: Path
+) -> None:
+    accounts = Accounts(data / DATABASE, Clock())
+    goal = {"event_name": "in the log", "display_name": "Logged"}
+    accounts.change_now(lambda control: control.goals.add(SITE, goal))
+    accounts.close()
+    out, said = exported(monkeypatch, capsysbinary, data, "--what", "goals")
+    (row,) = csv.DictReader(io.StringIO(out.decode()))
+    assert (row["goal"], row["visitors"], row["events"]) == ("Logged", "1", "1")
+    assert said == f"1 rows by goals of {SITE}\n"
+    days = ("--from", "2024-04-30", "--to", "2024-05-02", "--format", "ndjson")
+    out, _ = exported(monkeypatch, capsysbinary, data, "--what", "timeseries", *days)
+    found = [(row["day"], row["events"]) for row in map(json.loads, out.splitlines())]
+    assert found == [("2024-04-30", 0), ("2024-05-01", 2), ("2024-05-02", 0)]
+    for bounds in ((), ("--from", "2024-05-01"), ("--to", "2024-05-01")):
+        out, _ = exported(
+            monkeypatch, capsysbinary, data, "--what", "props:plan", "--format", "ndjson", *bounds
+        )
+        values = {row["props_plan"]: row["events"] for row in map(json.loads, out.splitlines())}
+        assert values == {"pro": 1, "(none)": 1}
+    assert [*(data / SPILLED).iterdir()] == []
+
+
 def test_a_site_without_events_is_a_file_without_rows(
     monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], data: Path
 ) -> None:
     out, said = exported(monkeypatch, capsysbinary, data, "--site", "other.example")
     assert len(out.splitlines()) == 1
     assert said == "0 events of other.example\n"
+    out, _ = exported(monkeypatch, capsysbinary, data, "--site", "other.example", "--what", "page")
+    assert (
+        out == b'"page","visitors","visits","pageviews","events","bounce_rate","visit_duration"\n'
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,6 +126,7 @@ def test_a_site_without_events_is_a_file_without_rows(
         (["--from", "2024-05-02", "--to", "2024-05-01"], 1, "is not after"),
         (["--from", "yesterday"], 2, "does not match"),
         (["--format", "json"], 2, "is not one of"),
+        (["--what", "passwords"], 1, "is unknown"),
         (["-o", "nowhere/events.csv"], 3, "cannot be written"),
         (["--data", "nowhere"], 3, "is not a Mallard data folder"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from mallard.query.pieces import WHO
 from mallard.query.plausible import names
-from mallard.web.exports import METRICS
+from mallard.transfer.reports import METRICS
 from tests.web import test_reports
 from tests.web.running import Running
 from tests.web.test_reports import custom, site, view
