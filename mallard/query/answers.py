@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
 from itertools import groupby
@@ -19,10 +19,17 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mallard.query.dimensions import By, Dimension, TimeSlice
+from mallard.query.dimensions import Dimension, TimeSlice
 from mallard.query.engine import Kept, Session
 from mallard.query.filters import is_of_visits, kept, kept_loose, kept_visits
-from mallard.query.metrics import Level, loose_shares, shares, sums_of, whole_shares
+from mallard.query.metrics import (
+    Level,
+    event_shares,
+    loose_shares,
+    money_shares,
+    sums_of,
+    whole_shares,
+)
 from mallard.query.period import Slice
 from mallard.query.rollup import SLICES, has_slice, is_true
 from mallard.query.sessions import SESSION_SCHEMA
@@ -113,9 +120,9 @@ class Answers:
     def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
         """Return the sums of each bucket and group.
 
-        Columns: bucket (INT), each dimension's `column`, currency, and each `Quantity` up to the
-        grouping's level; see `metrics` for what a row with a currency is, which below Level.MONEY
-        says nothing. A group without events has no row.
+        Columns: bucket (INT), each dimension's `column`, currency, and the grouping's quantities.
+        Of money the rows with a currency count, and otherwise those without; of a group without
+        events there is none, and others say nothing.
         """
         return self.added(session, grouping, pieces, _scan)
 
@@ -402,7 +409,8 @@ def _scan(
             FROM ({kept(stored, _TOLD, grouping.keep)}) JOIN {wanted}
                 ON timestamp::DATE = slice_date AND epoch_us(timestamp) >= slice_us
                     AND epoch_us(timestamp) < slice_end_us""")
-        table = session.table(_of_events(events, told, (*grouping.by, _SLICE), grouping.level))
+        cut = replace(grouping, by=(*grouping.by, _SLICE))
+        table = session.table(_of_events(cut, events, told))
         table = table.drop_columns(["date"])
         counted |= split(table, _SLICE.column, {each.start_us: each for each in sliced})
     return counted
@@ -411,27 +419,31 @@ def _scan(
 def _of_whole_days(grouping: Grouping, stored: Sql, told: Sql) -> Sql:
     by, keep = grouping.by, grouping.keep
     of_visits = is_of_visits(keep) and all(each.scope == "visit" for each in by)
-    if not of_visits or grouping.level > Level.VISITS:
-        return _of_events(kept(stored, _TOLD, keep), told, by, grouping.level)
+    if not of_visits or grouping.money or grouping.level > Level.VISITS:
+        return _of_events(grouping, kept(stored, _TOLD, keep), told)
     # What visits say by themselves is had for a fraction: of events only those of none are read.
     of_shares = Sql(f"""
         {whole_shares(kept_visits(told, keep), by, site=_ONE_SITE)}
         UNION ALL BY NAME {loose_shares(kept_loose(stored, keep), by, site=_ONE_SITE)}""")
-    return _summed(of_shares, by, grouping.level)
+    return _summed(grouping, of_shares)
 
 
-def _of_events(events: Sql, told: Sql, by: Sequence[By], level: Level) -> Sql:
+def _of_events(grouping: Grouping, events: Sql, told: Sql) -> Sql:
     """events: a query that reads visits from `told_visits`, told: what these are."""
+    if grouping.money:
+        of_shares = money_shares(_EVENTS, _TOLD, grouping.by, site=_ONE_SITE)
+    else:
+        of_shares = event_shares(_EVENTS, _TOLD, grouping.by, grouping.level, site=_ONE_SITE)
     # Both are read several times: files only once.
     return Sql(f"""
         WITH told_visits AS MATERIALIZED ({told}), counted_events AS MATERIALIZED ({events})
-        {_summed(shares(_EVENTS, _TOLD, by, level, site=_ONE_SITE), by, level)}""")
+        {_summed(grouping, of_shares)}""")
 
 
-def _summed(of_shares: Sql, by: Sequence[By], level: Level) -> Sql:
-    columns = "".join(f"{each.column}, " for each in by)
+def _summed(grouping: Grouping, of_shares: Sql) -> Sql:
+    columns = "".join(f"{each.column}, " for each in grouping.by)
     return Sql(f"""
-        SELECT date, {columns} currency, {sums_of(level)}
+        SELECT date, {columns} currency, {sums_of(grouping.quantities)}
         FROM ({of_shares}) GROUP BY date, {columns} currency""")
 
 

@@ -21,7 +21,7 @@ leave a choice, or refuse to answer:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, IntEnum
 
 import pyarrow as pa
@@ -39,10 +39,8 @@ class Level(IntEnum):
     COUNTS = 1
     # And of the whole visits they belong to.
     VISITS = 2
-    # And by currency.
-    MONEY = 3
     # And by page and visit, whatever is grouped by.
-    ENGAGEMENT = 4
+    ENGAGEMENT = 3
 
 
 class Quantity(Enum):
@@ -53,7 +51,7 @@ class Quantity(Enum):
 
     sql: Sql
     type: pa.DataType
-    level: Level
+    level: Level | None  # none: money
 
     VISITORS = "visitors", "count(DISTINCT visitor_id) FILTER (counts)"
     VISITS = "visits", "count(*) FILTER (counts)"
@@ -80,10 +78,10 @@ class Quantity(Enum):
     # The deepest scroll, in percent, of each pair of a page and a visit that told any.
     SCROLL_SUM = "scroll_sum", "sum(scroll_sum)", Level.ENGAGEMENT
     SCROLL_PAGES = "scroll_pages", "sum(scroll_pages)", Level.ENGAGEMENT
-    REVENUE_AMOUNT = "revenue_amount", "sum(revenue_amount)", Level.MONEY
-    REVENUE_EVENTS = "revenue_events", "sum(revenue_events)", Level.MONEY
+    REVENUE_AMOUNT = "revenue_amount", "sum(revenue_amount)", None
+    REVENUE_EVENTS = "revenue_events", "sum(revenue_events)", None
 
-    def __new__(cls, name: str, sql: str, level: Level = Level.COUNTS) -> Quantity:
+    def __new__(cls, name: str, sql: str, level: Level | None = Level.COUNTS) -> Quantity:
         """Make a member whose value is its column's name."""
         member = object.__new__(cls)
         member._value_ = name
@@ -126,15 +124,18 @@ class Ratio(Enum):
 
 def quantities(level: Level) -> tuple[Quantity, ...]:
     """Return what is counted up to a level, in the order of columns."""
-    return tuple(each for each in Quantity if each.level <= level)
+    return tuple(each for each in Quantity if each.level is not None and each.level <= level)
 
 
-def sums_of(level: Level) -> Sql:
-    """Return what to select from shares of a level for its sums."""
-    return Sql(", ".join(f"{each.sql} AS {each.value}" for each in quantities(level)))
+MONEY = tuple(each for each in Quantity if each.level is None)
 
 
-SUMS = sums_of(Level.ENGAGEMENT)
+def sums_of(counted: Iterable[Quantity]) -> Sql:
+    """Return what to select from shares for the sums of some quantities."""
+    return Sql(", ".join(f"{each.sql} AS {each.value}" for each in counted))
+
+
+SUMS = sums_of(Quantity)
 
 _EACH_SITE = Sql("site_id, ")
 _PAGEVIEWS = "count(*) FILTER (event_type = 'page')"
@@ -151,40 +152,52 @@ _ENDS: dict[By, tuple[str, str]] = {
 }
 
 
-def shares(
-    events: Sql,
-    visits: Sql,
-    dimensions: Sequence[By],
-    level: Level = Level.ENGAGEMENT,
-    *,
-    site: Sql = _EACH_SITE,
-) -> Sql:
+def shares(events: Sql, visits: Sql, dimensions: Sequence[By]) -> Sql:
     """Return a query for the shares of groups, which `Quantity.sql` sums up by any of dimensions.
 
     events: annotated with `visit`, only those to be counted. visits: at least those of the events.
-    site: empty where all are one site's. Columns: site_id if any, date, each dimension's `column`,
-    currency, visitor_id, visit, and what `Quantity.sql` reads, up to a level.
+    Columns: site_id, date, each dimension's `column`, currency, visitor_id, visit, and what
+    `Quantity.sql` reads.
+    """
+    counted = event_shares(events, visits, dimensions, Level.ENGAGEMENT)
+    return Sql(f"{counted} UNION ALL BY NAME {money_shares(events, visits, dimensions)}")
+
+
+def event_shares(
+    events: Sql, visits: Sql, dimensions: Sequence[By], level: Level, *, site: Sql = _EACH_SITE
+) -> Sql:
+    """Return a query for shares of all but money, with what quantities up to a level read.
+
+    site: empty where all is of one site; then there is no site_id.
     """
     of_events = [each for each in dimensions if each.scope == "event"]
-    values = _selected([each for each in dimensions if each.scope == "visit"])
-    told = values
+    told = _selected([each for each in dimensions if each.scope == "visit"])
     if level >= Level.VISITS:
-        told = Sql(f"""{values} bounce, duration_ms, visited.pageviews AS visit_pageviews,
+        told = Sql(f"""{told} bounce, duration_ms, visited.pageviews AS visit_pageviews,
             {_meets(of_events, 0)} AS enters, {_meets(of_events, 1)} AS leaves""")
     counted = _counted(events, of_events, site, by_page=level >= Level.ENGAGEMENT)
-    found = [_with_visits(counted, visits, told, site), loose_shares(events, dimensions, site=site)]
-    if level >= Level.MONEY:
-        of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
-        found += [
-            _with_visits(_money(events, of_events, site), visits, values, site),
-            Sql(f"""SELECT {site}timestamp::DATE AS date, {of_loose} {_MONEY}
-            FROM ({events}) WHERE visit IS NULL AND {_IS_MONEY} GROUP BY ALL"""),
-        ]
-    return Sql(" UNION ALL BY NAME ".join(found))
+    return Sql(f"""{_with_visits(counted, visits, told, site)}
+        UNION ALL BY NAME {loose_shares(events, dimensions, site=site)}""")
+
+
+def money_shares(
+    events: Sql, visits: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SITE
+) -> Sql:
+    """Return a query for the shares of money; see `event_shares`."""
+    of_events = _selected([each for each in dimensions if each.scope == "event"])
+    of_visits = _selected([each for each in dimensions if each.scope == "visit"])
+    of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
+    earned = Sql(f"""
+        SELECT {site}timestamp::DATE AS date, {of_events} visitor_id, visit, {_MONEY}
+        FROM ({events}) WHERE visit IS NOT NULL AND {_IS_MONEY} GROUP BY ALL""")
+    return Sql(f"""{_with_visits(earned, visits, of_visits, site)}
+        UNION ALL BY NAME
+        SELECT {site}timestamp::DATE AS date, {of_loose} {_MONEY}
+        FROM ({events}) WHERE visit IS NULL AND {_IS_MONEY} GROUP BY ALL""")
 
 
 def whole_shares(visits: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SITE) -> Sql:
-    """Return a query for the shares of whole visits, as `shares` of all their events would give.
+    """Return a query for the shares of whole visits: what all of their events would give.
 
     Up to Level.VISITS, by dimensions of visits. visits: only those to be counted.
     """
@@ -197,7 +210,7 @@ def whole_shares(visits: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SIT
 
 
 def loose_shares(events: Sql, dimensions: Sequence[By], *, site: Sql = _EACH_SITE) -> Sql:
-    """Return a query for the shares of those events that belong to no visit, without money."""
+    """Return a query for the shares of those events that belong to no visit, but for money."""
     of_events = [each for each in dimensions if each.scope == "event"]
     of_loose = _selected([each for each in dimensions if each not in WITHOUT_VISIT])
     never = "false" if _tells(of_events) else "NULL::BOOLEAN"
@@ -226,32 +239,27 @@ def _with_visits(query: Sql, visits: Sql, columns: Sql, site: Sql) -> Sql:
 def _counted(events: Sql, dimensions: Sequence[By], site: Sql, *, by_page: bool) -> Sql:
     """by_page: also time on page and scroll depth."""
     keys = f"{site}timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit"
+    counts = f"NULL::VARCHAR AS currency, {_PAGEVIEWS} AS pageviews, {_EVENTS} AS events"
+    told = Sql(f"FROM ({events}) WHERE visit IS NOT NULL")
     if not by_page:
+        counted = f"SELECT {keys}, {counts} {told} GROUP BY ALL"
+        return Sql(f"SELECT *, events > 0 AS counts FROM ({counted})")
+    pages = Sql(f"""
+        SELECT {keys}, pathname, {counts}, sum(engaged_ms) AS engaged_ms,
+            max(scroll_depth) AS depth {told} GROUP BY ALL""")
+    if Dimension.PAGE in dimensions:
         return Sql(f"""
-            SELECT *, events > 0 AS counts
-            FROM (
-                SELECT {keys}, NULL::VARCHAR AS currency, {_PAGEVIEWS} AS pageviews,
-                    {_EVENTS} AS events
-                FROM ({events}) WHERE visit IS NOT NULL GROUP BY ALL
-            )""")
+            SELECT * EXCLUDE (pathname, depth), events > 0 AS counts,
+                (engaged_ms IS NOT NULL)::INT AS engaged_pages, depth AS scroll_sum,
+                (depth IS NOT NULL)::INT AS scroll_pages
+            FROM ({pages})""")
     columns = "".join(f"{each.column}, " for each in dimensions)
     return Sql(f"""
-        SELECT {site}date, {columns} visitor_id, visit, NULL::VARCHAR AS currency,
+        SELECT {site}date, {columns} visitor_id, visit, currency,
             sum(events) > 0 AS counts, sum(pageviews) AS pageviews, sum(events) AS events,
             sum(engaged_ms) AS engaged_ms, count(engaged_ms) AS engaged_pages,
             sum(depth) AS scroll_sum, count(depth) AS scroll_pages
-        FROM (
-            SELECT {keys}, pathname, {_PAGEVIEWS} AS pageviews, {_EVENTS} AS events,
-                sum(engaged_ms) AS engaged_ms, max(scroll_depth) AS depth
-            FROM ({events}) WHERE visit IS NOT NULL GROUP BY ALL
-        )
-        GROUP BY ALL""")
-
-
-def _money(events: Sql, dimensions: Sequence[By], site: Sql) -> Sql:
-    return Sql(f"""
-        SELECT {site}timestamp::DATE AS date, {_selected(dimensions)} visitor_id, visit, {_MONEY}
-        FROM ({events}) WHERE visit IS NOT NULL AND {_IS_MONEY} GROUP BY ALL""")
+        FROM ({pages}) GROUP BY ALL""")
 
 
 def _selected(dimensions: Sequence[By]) -> Sql:

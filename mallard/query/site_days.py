@@ -86,12 +86,8 @@ class SiteDays:
         parts = [self._store.source(part) for day in found for part in day.parts]
         files = [self._store.source(day.sessions) for day in found if day.sessions]
         listed = ", ".join(literal(file) for file in files)
-        self._session.view("settled_events", narrow(annotated_rows_of(parts)))
-        self._session.view(
-            "settled_visits",
-            Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"),
-        )
-        return Sql("FROM settled_events"), Sql("FROM settled_visits")
+        told = Sql(f"FROM read_parquet([{listed}], hive_partitioning = false)")
+        return narrow(annotated_rows_of(parts)), told
 
     def open(self, days: Sequence[str], kept: Kept) -> tuple[Sql, Sql]:
         """Return queries for the events and the visits of days that are not settled."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from mallard.query.dimensions import By
 from mallard.query.filters import Filter
-from mallard.query.metrics import Level, Quantity, quantities
+from mallard.query.metrics import MONEY, Level, Quantity, quantities
 from mallard.query.sql import Sql
 
 TOTALS = Sql(
@@ -55,15 +55,22 @@ class Addable(Hashable, Protocol):
 class Grouping:
     """What is summed up: a site's events that fit a filter, by the values of dimensions.
 
-    as_of_us: an instant, to count what was stored then; None for now. level: how much of it is
-    counted; sums of a higher one serve as well, so it does not tell two groupings apart.
+    as_of_us: an instant, to count what was stored then; None for now. money: whether what came in
+    is summed up, rather than what happened. level: how much of the latter; sums of a higher one
+    serve as well, so it does not tell two groupings apart.
     """
 
     site_id: str
     by: tuple[By, ...] = ()
     keep: Filter | None = None
     as_of_us: int | None = None
+    money: bool = False
     level: Level = field(default=Level.ENGAGEMENT, compare=False)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What is summed up."""
+        return MONEY if self.money else quantities(self.level)
 
     @property
     def schema(self) -> pa.Schema:
@@ -73,14 +80,14 @@ class Grouping:
                 ("bucket", pa.int32()),
                 *((str(each.column), pa.string()) for each in self.by),
                 ("currency", pa.string()),
-                *((each.value, each.type) for each in quantities(self.level)),
+                *((each.value, each.type) for each in self.quantities),
             ]
         )
 
     @property
     def numbers(self) -> int:
         """How many of them are numbers."""
-        return len(quantities(self.level))
+        return len(self.quantities)
 
 
 def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:

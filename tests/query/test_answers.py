@@ -3,8 +3,10 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -24,7 +26,7 @@ from mallard.query.answers import Answers
 from mallard.query.dimensions import By, Dimension, Property
 from mallard.query.engine import Engine, Session
 from mallard.query.filters import AllOf, AnyOf, Condition, Filter, HasDone, Not, Operator
-from mallard.query.metrics import Level, quantities
+from mallard.query.metrics import MONEY, Level, quantities
 from mallard.query.period import Interval, Period, Slice, buckets, slices
 from mallard.query.sql import Sql
 from mallard.query.sums import Grouping
@@ -97,31 +99,36 @@ class Room:
         as_of_us: int | None = None,
         level: Level = Level.ENGAGEMENT,
     ) -> dict[oracle_answers.Group, dict[str, Any]]:
-        grouping = Grouping(SITE, by, keep, as_of_us, level)
-        table = self.engine.submit(
-            lambda session: self.answers.sums(session, grouping, pieces)
-        ).result(60)
-        return self._read(by, table, level)
+        return self._read(
+            Grouping(SITE, by, keep, as_of_us, level=level),
+            lambda grouping, session: self.answers.sums(session, grouping, pieces),
+        )
 
     def kept(self, pieces: Sequence[Slice]) -> dict[oracle_answers.Group, dict[str, Any]]:
         """The totals of pieces out of files alone."""
-        table = self.engine.submit(
-            lambda session: self.answers.added(session, Grouping(SITE), pieces, _must_not_count)
-        ).result(60)
-        return self._read((), table)
+        return self._read(
+            Grouping(SITE),
+            lambda grouping, session: self.answers.added(
+                session, grouping, pieces, _must_not_count
+            ),
+        )
 
     def _read(
-        self, by: tuple[By, ...], table: pa.Table, level: Level = Level.ENGAGEMENT
+        self, asked: Grouping, answer: Callable[[Grouping, Session], pa.Table]
     ) -> dict[oracle_answers.Group, dict[str, Any]]:
+        """What happened and what came in, together."""
         found = {}
-        for row in table.to_pylist():
-            if row["currency"] is not None and level < Level.MONEY:
-                continue  # of what was counted for another question: it says nothing
-            values = tuple(_value(each, row[each.column]) for each in by)
-            numbers = {each.value: row[each.value] for each in quantities(level)}
-            found[row["bucket"], values, row["currency"]] = {
-                name: number for name, number in numbers.items() if number is not None
-            }
+        for grouping in (asked, replace(asked, money=True)):
+            work = partial(answer, grouping)
+            table = self.engine.submit(work).result(60)
+            for row in table.to_pylist():
+                if grouping.money is (row["currency"] is None):
+                    continue  # of a rollup, which has both: it says nothing
+                values = tuple(_value(each, row[each.column]) for each in asked.by)
+                numbers = {each.value: row[each.value] for each in grouping.quantities}
+                found[row["bucket"], values, row["currency"]] = {
+                    name: number for name, number in numbers.items() if number is not None
+                }
         return found
 
     def close(self) -> None:
@@ -272,11 +279,10 @@ def _agree(
     pieces: list[Slice],
     level: Level = Level.ENGAGEMENT,
 ) -> None:
-    names = {each.value for each in quantities(level)}
+    names = {each.value for each in (*quantities(level), *MONEY)}
     expected = {
         group: {name: number for name, number in numbers.items() if name in names}
         for group, numbers in oracle_answers.sums(room.events, SITE, by, keep, pieces).items()
-        if group[2] is None or level >= Level.MONEY
     }
     assert room.sums(pieces, by, keep, None, level) == expected
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pyarrow as pa
@@ -33,18 +34,17 @@ def test_groups_of_a_bucket_are_added_up_and_what_none_knows_stays_null() -> Non
     first = in_bucket(sums(("/", None, 2, None), (None, None, None, None)), 0)
     second = in_bucket(narrowed(sums(("/", None, 300, None), ("/", "EUR", None, "1.50"))), 0)
     other = in_bucket(narrowed(sums(("/", None, 1, None))), 1)
-    found = total(GROUPING, [first, second, other])
-    assert found.schema == GROUPING.schema
-    numbers = {
-        (row["bucket"], row["by_page"], row["currency"]): (row["visits"], row["revenue_amount"])
-        for row in found.to_pylist()
-    }
-    assert numbers == {
-        (0, "/", None): (302, None),
-        (0, "/", "EUR"): (None, Decimal("1.50")),
-        (0, None, None): (None, None),
-        (1, "/", None): (1, None),
-    }
+    of_money = replace(GROUPING, money=True)
+    for grouping, name, numbers in (
+        (GROUPING, "visits", (302, None, None, 1)),
+        (of_money, "revenue_amount", (None, Decimal("1.50"), None, None)),
+    ):
+        found = total(grouping, [first, second, other])
+        assert found.schema == grouping.schema
+        groups = ((0, "/", None), (0, "/", "EUR"), (0, None, None), (1, "/", None))
+        assert {
+            (row["bucket"], row["by_page"], row["currency"]): row[name] for row in found.to_pylist()
+        } == dict(zip(groups, numbers, strict=True))
 
 
 def test_nothing_adds_up_to_no_groups() -> None:

@@ -14,7 +14,6 @@ from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter, check_expressions
-from mallard.query.metrics import Level
 from mallard.query.period import Bucket, Interval, buckets, slices
 from mallard.query.reports.chosen import Choice
 from mallard.query.reports.table import Goal
@@ -76,7 +75,7 @@ def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Re
     for goal in question.goals or (None,):
         by = (question.by,) if question.by else ()
         keep = _both(choice.keep, goal.keep) if goal else choice.keep
-        grouping = Grouping(choice.site_id, by, keep, choice.as_of_us, Level.MONEY)
+        grouping = Grouping(choice.site_id, by, keep, choice.as_of_us, money=True)
         sums = answers.sums(session, grouping, slices(cut))
         name = pa.scalar(goal.name if goal else None, pa.string())
         tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))

@@ -6,6 +6,7 @@ null, never 0. Money is a list, a currency each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -60,7 +61,7 @@ class Metric(Enum):
     SCROLL_DEPTH = "scroll_depth", f"round({Ratio.SCROLL_DEPTH.sql})::BIGINT", Level.ENGAGEMENT
     EXIT_RATE = "exit_rate", f"round(100 * {Ratio.EXIT_RATE.sql}, 1)", Level.VISITS
     # A `Money` for each currency.
-    REVENUE = "revenue", "money", Level.MONEY
+    REVENUE = "revenue", "money"
 
     def __new__(cls, name: str, sql: str, level: Level = Level.COUNTS) -> Metric:
         """Make a member whose value is its name."""
@@ -136,14 +137,17 @@ def ask(session: Session, answers: Answers, question: Question) -> Table:
     cut = buckets(question.period, question.interval)
     pieces = slices(cut)
     level = max((each.level for each in question.metrics), default=Level.COUNTS)
-    tables = []
+    tables: list[list[pa.Table]] = [[], []]
     for goal in question.goals or (None,):
         keep = question.keep if goal is None else _both(question.keep, goal.keep)
-        grouping = Grouping(question.site_id, question.by, keep, question.as_of_us, level)
-        sums = answers.sums(session, grouping, pieces)
-        name = pa.scalar(None if goal is None else goal.name, pa.string())
-        tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
-    taken = session.take(pa.concat_tables(tables))
+        for money in (False, True) if Metric.REVENUE in question.metrics else (False,):
+            grouping = Grouping(
+                question.site_id, question.by, keep, question.as_of_us, money, level
+            )
+            sums = answers.sums(session, grouping, pieces)
+            name = pa.scalar(None if goal is None else goal.name, pa.string())
+            tables[money].append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
+    taken = [session.take(pa.concat_tables(some)) for some in tables if some]
     return _rows(session, question, taken, cut)
 
 
@@ -151,15 +155,16 @@ def _both(keep: Filter | None, goal: Filter) -> Filter:
     return goal if keep is None else AllOf((keep, goal))
 
 
-def _rows(session: Session, question: Question, sums: Sql, cut: list[Bucket]) -> Table:
+def _rows(session: Session, question: Question, taken: Sequence[Sql], cut: list[Bucket]) -> Table:
+    """taken: sums, and those of money if they are asked for."""
     keys = ["bucket", "goal", *(str(each.column) for each in question.by)]
     chosen = ", ".join(f"{each.sql} AS metric_{n}" for n, each in enumerate(question.metrics))
     limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
-    paid = _paid(keys, sums) if Metric.REVENUE in question.metrics else Sql("")
+    paid = "".join(_paid(keys, money) for money in taken[1:])
     found = session.rows(
         Sql(f"""
         SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen}, count(*) OVER () AS total_rows
-        FROM (FROM {sums} WHERE currency IS NULL) sums {paid}
+        FROM (FROM {taken[0]} WHERE currency IS NULL) sums {paid}
         ORDER BY {_order(question, keys)} {limit} OFFSET {int(question.offset)}""")
     )
     rows = [
@@ -177,7 +182,7 @@ def _rows(session: Session, question: Question, sums: Sql, cut: list[Bucket]) ->
     return Table(rows, found[0][-1] if found else 0, cut if question.interval else [])
 
 
-def _paid(keys: list[str], sums: Sql) -> Sql:
+def _paid(keys: Sequence[str], sums: Sql) -> Sql:
     """Return what joins to each row of sums its `money`, in order of currency."""
     same = " AND ".join(f"sums.{key} IS NOT DISTINCT FROM paid.{key}" for key in keys)
     return Sql(f"""
