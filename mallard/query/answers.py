@@ -196,7 +196,8 @@ class Answers:
     def _open(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> pa.Table:
         """Sums of open days, kept until something is stored."""
         days, question = asked.days, asked.question
-        key = "sums", question, days.version, _layout(pieces), pieces[0].bucket
+        version = days.open_version(_dates(pieces), self._kept_open)
+        key = "sums", question, version, _layout(pieces), pieces[0].bucket
         table = _known(self._kept_open, key, question)
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)

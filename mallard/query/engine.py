@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -54,7 +55,14 @@ T = TypeVar("T")
 class Session:
     """What one question may do with DuckDB: run statements and read whole results."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, names: itertools.count[int]) -> None:
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        names: itertools.count[int],
+        asked_at: float = math.inf,
+    ) -> None:
+        """asked_at: as `monotonic` counts; the answer is to know all that was committed by then."""
+        self.asked_at = asked_at
         self._cursor = cursor
         self._names = names
         self._registered: list[str] = []
@@ -129,6 +137,7 @@ class _Question:
     version: Hashable
     askers: int = 1
     answer: Future[Any] = field(default_factory=Future)
+    asked_at: float = field(default_factory=monotonic)  # by the last of them before it was begun
     session: Session | None = None  # while it is being answered
     begun: float = 0.0  # as `monotonic` counts
 
@@ -224,6 +233,8 @@ class Engine:
             same = self._known.get(key) if key is not None else None
             if same and (same not in self._running or same.version == version):
                 same.askers += 1
+                if same not in self._running:
+                    same.asked_at = monotonic()
                 return same
             if self._waiting >= self._config.queue_max:
                 raise Overloaded("Too many questions wait to be answered; ask again later.")
@@ -314,7 +325,7 @@ class Engine:
 
     def _outcome(self, question: _Question) -> tuple[Any, BaseException | None]:
         try:
-            question.session = Session(self._open().cursor(), self._names)
+            question.session = Session(self._open().cursor(), self._names, question.asked_at)
             with contextlib.closing(question.session) as session:
                 return question.work(session), None
         except BaseException as error:  # noqa: BLE001 - the top of a thread: who asked is told
@@ -389,28 +400,40 @@ def _give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness + NICENESS))
 
 
+class Sizable(Protocol):
+    """What has a size, as Arrow's tables have."""
+
+    def get_total_buffer_size(self) -> int:
+        """Return the bytes it takes in memory."""
+
+
 class Kept:
-    """Tables by key, the least recently used of which go when they take too many bytes."""
+    """Tables, or what is made of them, by key.
+
+    The least recently used of them go when they take too many bytes.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._tables: OrderedDict[Hashable, pa.Table] = OrderedDict()
+        self._tables: OrderedDict[Hashable, Sizable] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> pa.Table | None:
-        """Return a table that is kept."""
+    def get(self, key: Hashable) -> Any:
+        """Return what is kept by a key; None without."""
         with self._lock:
             table = self._tables.get(key)
             if table is not None:
                 self._tables.move_to_end(key)
             return table
 
-    def keep(self, tables: Mapping[Hashable, pa.Table]) -> None:
+    def keep(self, tables: Mapping[Hashable, Sizable]) -> None:
         """Keep tables; one that is larger than all may be is not."""
         with self._lock:
             for key, table in tables.items():
                 self._forget(key)
+                if _size(table) > self._bytes_max:
+                    continue
                 self._tables[key] = table
                 self._bytes += _size(table)
             while self._bytes > self._bytes_max:
@@ -427,5 +450,5 @@ class Kept:
             self._bytes -= _size(table)
 
 
-def _size(table: pa.Table) -> int:
+def _size(table: Sizable) -> int:
     return int(table.get_total_buffer_size()) + 1_000  # what Python takes for it, about

@@ -1,7 +1,8 @@
 """A site's days at one instant: the events and visits of each, wherever they are had cheapest.
 
 Of a settled day both lie in files. Of an open one, whose numbers may still change, the visits are
-made up of all its events when asked; those events are kept until something is stored.
+made up of all its events; both are kept, and brought up to date by what was stored since. Answers
+know all that was committed when they were asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from mallard.query.engine import Kept, Session
 from mallard.query.events import annotated_rows_of, rows_of
+from mallard.query.open_days import Instant, OpenDays, brought_up, looked_up
 from mallard.query.rules import apply
 from mallard.query.sessions import SESSIONS_VERSION, annotated, visits
 from mallard.query.sql import Sql, literal
@@ -51,6 +53,7 @@ class SiteDays:
         self._tail = tail
         self.site_id = site_id
         self._as_of_us = as_of_us
+        self._used: dict[Hashable, OpenDays | None] = {}
 
     def day(self, day: str) -> Day | None:
         """Return a day if it is settled: nothing but its own files has a say in its numbers."""
@@ -71,11 +74,6 @@ class SiteDays:
         return self._snapshot
 
     @property
-    def version(self) -> Hashable:
-        """Names what is stored at this instant."""
-        return self._snapshot.version, self._tail.last_position
-
-    @property
     def session(self) -> Session:
         """The question's session."""
         return self._session
@@ -91,23 +89,72 @@ class SiteDays:
 
     def open(self, days: Sequence[str], kept: Kept) -> tuple[Sql, Sql]:
         """Return queries for the events and the visits of days that are not settled."""
-        key = self.site_id, tuple(sorted(days)), self._as_of_us, self.version
-        events = kept.get(("events", *key))
-        if events is None:
-            parts = self._parts(days)
-            waiting = self._fresh.num_rows if self._fresh is not None else 0
-            query = narrow(annotated(self._rows(parts, days)))
-            if sum(part.rows for part in parts) + waiting > KEPT_EVENTS:
-                self._session.cursor.execute(f"CREATE OR REPLACE TEMP TABLE open_rows AS {query}")
-                return Sql("FROM open_rows"), visits(Sql("FROM open_rows"))
-            events = self._session.table(query)
-            kept.keep({("events", *key): events})
-        stored = Sql(f"FROM {self._session.take(events)}")
-        told = kept.get(("visits", *key))
-        if told is None:
-            told = self._session.table(visits(stored))
-            kept.keep({("visits", *key): told})
-        return stored, Sql(f"FROM {self._session.take(told)}")
+        known = self._known(days, kept)
+        if known is None:
+            query = narrow(annotated(self._rows(self._parts(days), days)))
+            self._session.cursor.execute(f"CREATE OR REPLACE TEMP TABLE open_rows AS {query}")
+            return Sql("FROM open_rows"), visits(Sql("FROM open_rows"))
+        events, told = (self._session.take(each) for each in (known.events, known.visits))
+        return Sql(f"FROM {events}"), Sql(f"FROM {told}")
+
+    def open_version(self, days: Sequence[str], kept: Kept) -> Hashable:
+        """Name what `open` gives of days: the same name, the same events."""
+        known = self._known(days, kept)
+        return known.version if known else (self._snapshot.version, self._tail.last_position)
+
+    def _known(self, days: Sequence[str], kept: Kept) -> OpenDays | None:
+        """Return what days have; None if it is too much to keep."""
+        key = "open", self.site_id, tuple(sorted(days)), self._as_of_us
+        if key in self._used:
+            return self._used[key]
+        known: OpenDays | None = kept.get(key)
+        if known is None or known.seen_at < self._session.asked_at:
+            known = self._brought_up(known, days) if known else self._looked_up(days)
+        self._used[key] = known
+        if known is not None:
+            kept.keep({key: known})
+        return known
+
+    def _looked_up(self, days: Sequence[str]) -> OpenDays | None:
+        parts = self._parts(days)
+        waiting = self._fresh.num_rows if self._fresh is not None else 0
+        if sum(part.rows for part in parts) + waiting > KEPT_EVENTS:
+            return None
+        return looked_up(self._session, narrow(self._rows(parts, days)), self._instant(parts))
+
+    def _brought_up(self, known: OpenDays, days: Sequence[str]) -> OpenDays | None:
+        parts = self._parts(days)
+        now = self._instant(parts)
+        if not known.instant.grows_into(now):
+            return self._looked_up(days)
+        last = known.instant.last_position
+        newer = [part for part in parts if part.last_position > last]
+        if newer:
+            query = Sql(f"FROM ({self._rows(newer, days)}) WHERE position > {last}")
+            rows = self._session.table(narrow(query))
+        else:
+            rows = self._waiting(last, days)
+        return brought_up(self._session, known, rows, now)
+
+    def _waiting(self, last_position: int, days: Sequence[str]) -> pa.Table | None:
+        """Return the events of days past a position that are not in parts, as `narrow` has them."""
+        rows = self._tail.after(max(last_position, self._snapshot.watermark), self.site_id)
+        if rows is None:
+            return None
+        dates = pa.array([date.fromisoformat(day) for day in days], pa.date32())
+        is_meant = pc.is_in(pc.cast(rows["timestamp"], pa.date32()), value_set=dates)
+        if self._as_of_us is not None:
+            instant = pa.scalar(self._as_of_us, pa.timestamp("us"))
+            is_meant = pc.and_(is_meant, pc.less_equal(rows["loaded_at"], instant))
+        return rows.drop_columns(list(_UNREAD)).filter(is_meant)
+
+    def _instant(self, parts: Sequence[Part]) -> Instant:
+        return Instant(
+            frozenset(part.location for part in parts),
+            tuple(rule.rule_id for rule in self._snapshot.rules),
+            max(self._snapshot.watermark, self._tail.last_position),
+            self._tail.seen_at,
+        )
 
     def _parts(self, days: Sequence[str]) -> list[Part]:
         wanted, site = set(days), self.site_id

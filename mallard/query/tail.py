@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 import pyarrow as pa
@@ -45,10 +47,14 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TailView:
-    """The tail at one instant; last_position is 0 when it is empty."""
+    """The tail at one instant; last_position is 0 when it is empty.
+
+    seen_at: all that was committed by then is in it, as `monotonic` counts; unknown of a log.
+    """
 
     last_position: int
     _chunks: tuple[_Chunk, ...]
+    seen_at: float = -math.inf
 
     def after(self, watermark: int, site_id: str) -> pa.Table | None:
         """Return a site's events past a watermark, of `ARROW_SCHEMA`; None where there are none.
@@ -92,6 +98,7 @@ class Tail:
 
     def view(self) -> TailView:
         """Return what the buffer holds now. Take it before the store's snapshot."""
+        seen_at = monotonic()
         with self._lock:
             frames = self._buffer.tail()
             first = frames[0].first_position if frames else 0
@@ -105,7 +112,7 @@ class Tail:
                 else:
                     chunks.append(_Chunk(rows))
             self._chunks = tuple(chunks)
-            return TailView(chunks[-1].last_position if chunks else 0, self._chunks)
+            return TailView(chunks[-1].last_position if chunks else 0, self._chunks, seen_at)
 
 
 def view_of(frames: Sequence[Frame]) -> TailView:
