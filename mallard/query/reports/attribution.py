@@ -119,9 +119,10 @@ def attribution(session: Session, answers: Answers, question: AttributionQuestio
 
 
 def _ordered(owed: Sql) -> Sql:
+    # Ten tenths are a little less than one: what is as much has to be so in the order too.
     return Sql(f"""
         SELECT in_all, touched, value, currency, conversions, people, revenue FROM {owed}
-        ORDER BY in_all DESC, conversions DESC, value NULLS LAST, currency""")
+        ORDER BY in_all DESC, round(conversions, 6) DESC, value NULLS LAST, currency""")
 
 
 def _owed(question: AttributionQuestion, events: Sql, visits: Sql) -> Sql:

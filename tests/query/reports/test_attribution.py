@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable
 from datetime import UTC, date, timedelta
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -21,11 +23,13 @@ from mallard.query.reports.attribution import (
     Model,
     attribution,
 )
+from mallard.query.reports.chosen import Choice
 from tests import oracle
+from tests.factories import NOON_US, make_event
 from tests.oracle import Stored, Visit, day_of
 from tests.oracle_answers import fits, value_of
 from tests.query.reports.laid import CHOICES, PERIODS, PHASES, One, again, asked, chosen, laid_out
-from tests.query.test_answers import SITE
+from tests.query.test_answers import SITE, Room
 
 Group = tuple[bool, Any]
 
@@ -130,3 +134,36 @@ def test_credit_is_what_plain_python_gives(
                     [each[1] for each in credit.revenue]
                 )
     assert Dimension.SOURCE in DIMENSIONS
+
+
+def test_what_is_owed_in_parts_is_in_order_by_what_the_parts_come_to(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    minute_us, apart = 60_000_000, 31
+    buys = {"event_name": "purchase", "event_type": "track"}
+    events = [
+        make_event(
+            visitor_id=visitor,
+            referrer_source="m" if number else "a",
+            timestamp=NOON_US + number * apart * minute_us,
+        )
+        for visitor in range(1, 11)
+        for number in range(10)
+    ]
+    events += [
+        make_event(visitor_id=visitor, timestamp=NOON_US + 10 * apart * minute_us - 1, **buys)
+        for visitor in range(1, 11)
+    ]
+    events += [
+        make_event(visitor_id=99, referrer_source="z"),
+        make_event(visitor_id=99, timestamp=NOON_US + 1, **buys),
+    ]
+    try:
+        room.hold(events)
+        day = Choice(SITE, Period.of_days(date(2024, 5, 1), date(2024, 5, 1), ZoneInfo("UTC")))
+        question = AttributionQuestion(day, BUYS, Dimension.SOURCE, Model.LINEAR, Across.VISITOR)
+        found = asked(room, attribution, question)
+    finally:
+        room.close()
+    assert [each.value for each in found] == ["m", "a", "z"]
+    assert [each.conversions for each in found] == pytest.approx([9, 1, 1])
+    assert found[1].conversions < 1  # by a little
