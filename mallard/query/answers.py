@@ -21,9 +21,8 @@ import pyarrow.compute as pc
 
 from mallard.query.dimensions import Dimension, TimeSlice
 from mallard.query.engine import Kept, Session
-from mallard.query.filters import is_of_visits, kept, kept_loose, kept_visits
+from mallard.query.filters import kept, kept_loose, kept_visits
 from mallard.query.metrics import (
-    Level,
     event_shares,
     loose_shares,
     money_shares,
@@ -46,8 +45,8 @@ _SLICE = TimeSlice()
 _EVENTS = Sql("FROM counted_events")
 _TOLD = Sql("FROM told_visits")
 _ONE_SITE = Sql("")
-# How many events of settled days are counted at once, and then kept: of a question that takes too
-# long what was counted is not lost, and memory does not follow its period.
+# How many events, or visits, of settled days are counted at once, and then kept: of a question that
+# takes too long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
 # What is read of rollups: totals of a slice of a day, or of a whole day (null) what is asked for.
 _WANTED = pa.schema(
@@ -293,7 +292,11 @@ class Answers:
         }
         known = {piece: _known(self._kept, key, asked.question) for piece, key in keys.items()}
         counted = {piece: table for piece, table in known.items() if table is not None}
-        for some in _at_once(days, [piece for piece, table in known.items() if table is None]):
+        unknown = [piece for piece, table in known.items() if table is None]
+        # Of slices of a day it is events that are read all the same.
+        whole = all(piece.is_whole for piece in unknown)
+        of_visits = isinstance(asked.question, Grouping) and asked.question.is_of_visits
+        for some in _at_once(days, unknown, of_visits=whole and of_visits):
             found = asked.counted(days.settled(_dates(some)), some)
             self._kept.keep({keys[piece]: table for piece, table in found.items()})
             counted |= found
@@ -328,13 +331,16 @@ def _layout(pieces: Sequence[Slice], versions: Sequence[str] = ()) -> bytes:
     return sha256(repr((told, versions)).encode()).digest()
 
 
-def _at_once(days: SiteDays, pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
-    """Divide settled days into what is counted at once; a large day is one for itself."""
+def _at_once(days: SiteDays, pieces: Sequence[Slice], *, of_visits: bool) -> Iterator[list[Slice]]:
+    """Divide settled days into what is counted at once; a large day is one for itself.
+
+    of_visits: whether it is visits that are counted, rather than events.
+    """
     chunk: list[Slice] = []
     rows = 0
     for date_, of_date in groupby(pieces, lambda each: each.date):
         day = days.day(date_)
-        more = sum(part.rows for part in day.parts) if day else 0
+        more = _rows_read(day, of_visits=of_visits) if day else 0
         if chunk and rows + more > _COUNTED_AT_ONCE:
             yield chunk
             chunk, rows = [], 0
@@ -342,6 +348,12 @@ def _at_once(days: SiteDays, pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
         rows += more
     if chunk:
         yield chunk
+
+
+def _rows_read(day: Day, *, of_visits: bool) -> int:
+    if of_visits and day.sessions:
+        return day.sessions.rows
+    return sum(part.rows for part in day.parts)
 
 
 def _read_rollups(
@@ -419,8 +431,7 @@ def _scan(
 
 def _of_whole_days(grouping: Grouping, stored: Sql, told: Sql) -> Sql:
     by, keep = grouping.by, grouping.keep
-    of_visits = is_of_visits(keep) and all(each.scope == "visit" for each in by)
-    if not of_visits or grouping.money or grouping.level > Level.VISITS:
+    if not grouping.is_of_visits:
         return _of_events(grouping, kept(stored, _TOLD, keep), told)
     # What visits say by themselves is had for a fraction: of events only those of none are read.
     of_shares = Sql(f"""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.query.dimensions import By
-from mallard.query.filters import Filter
+from mallard.query.filters import Filter, is_of_visits
 from mallard.query.metrics import MONEY, Level, Quantity, quantities
 from mallard.query.sql import Sql
 
@@ -71,6 +71,12 @@ class Grouping:
     def quantities(self) -> tuple[Quantity, ...]:
         """What is summed up."""
         return MONEY if self.money else quantities(self.level)
+
+    @property
+    def is_of_visits(self) -> bool:
+        """Whether whole visits say what of them is summed up, without a look at their events."""
+        of_visits = is_of_visits(self.keep) and all(each.scope == "visit" for each in self.by)
+        return of_visits and not self.money and self.level <= Level.VISITS
 
     @property
     def schema(self) -> pa.Schema:

@@ -316,6 +316,31 @@ def test_days_of_the_sites_zone_come_from_rollups_and_those_of_another_are_as_ri
             room.close()
 
 
+@pytest.mark.parametrize("by", [(), (Dimension.ENTRY_PAGE,), (Dimension.SOURCE, Dimension.REGION)])
+@pytest.mark.parametrize("keep", [None, Not(Condition(Dimension.COUNTRY, Operator.IS, ("FR",)))])
+def test_whole_visits_say_what_their_events_say_and_events_of_none_are_counted_beside_them(
+    by: tuple[By, ...], keep: Filter | None, room: Room
+) -> None:
+    minute_us = 60_000_000
+    seen = [
+        make_event(visitor_id=n % 3 or None, timestamp=NOON_US + n * 7 * minute_us)
+        for n in range(20)
+    ]
+    seen.append(seen[1]._replace(event_type="engagement", timestamp=NOON_US))  # before any visit
+    places = ("DE", "FR", None)
+    room.flush(
+        [
+            event._replace(
+                country_code=places[n % 3], pathname=f"/{n % 4}", referrer_source=f"{n % 2}"
+            )
+            for n, event in enumerate(seen)
+        ]
+    )
+    room.settle(sum_up=False)
+    assert Grouping(SITE, by, keep, level=Level.VISITS).is_of_visits
+    _agree(room, by, keep, slices(buckets(WIDE, Interval.DAY)), Level.VISITS)
+
+
 def test_a_visit_that_only_reports_engagement_in_a_slice_did_not_enter_in_it(room: Room) -> None:
     hour_us = 3_600_000_000
     report = make_event(
