@@ -101,8 +101,8 @@ class BufferConfig:
 class StoreConfig:
     """How small files become large ones, and what that may cost."""
 
-    # Of compaction and the other work on stored events; beyond it they spill to disk.
-    memory_bytes: int = _setting(256 * 1024 * 1024, _between(64 * 1024 * 1024, 1024 * GIB))
+    # What compaction and the other work on stored events add to the process; beyond it they spill.
+    memory_bytes: int = _setting(256 * 1024 * 1024, _between(256 * 1024 * 1024, 1024 * GIB))
     threads: int = _setting(1, _between(1, 64))
     merge_files: int = _setting(16, _between(2, 1_000))  # of about one size become one
     # A date is compacted so long after its end, and after the first of its events is in Parquet.

@@ -25,7 +25,7 @@ from tests.waiting import until
 # What marks the subject, wherever it is written.
 MARK = "zqxsubject"
 KEPT = "zqxother"
-WORK = StoreConfig(memory_bytes=64 * 1024 * 1024, close_after_seconds=0.0, late_merge_seconds=0.0)
+WORK = StoreConfig(close_after_seconds=0.0, late_merge_seconds=0.0)
 MINUTE_US = 60_000_000
 
 

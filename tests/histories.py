@@ -15,7 +15,7 @@ from mallard.event import Event, Frame, to_table
 from mallard.files import Files
 from mallard.query.events import rows_of, show
 from mallard.query.rules import Definition
-from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
+from mallard.query.sessions import SESSION_SCHEMA, annotated, begun, visits
 from mallard.query.sql import Sql
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.local import LocalStore
@@ -60,8 +60,9 @@ class History:
             if not sources:
                 continue
             with duckdb.connect() as connection:
-                query = f"SELECT * FROM ({annotated(rows_of(sources))}) ORDER BY {LEVEL_1_ORDER}"
-                rows = connection.sql(query).to_arrow_table()
+                made = begun(annotated(rows_of(sources)))
+                query = f"SELECT * FROM ({made}) ORDER BY {LEVEL_1_ORDER}"
+                rows = connection.sql(query).to_arrow_table().drop_columns("visit_begins")
             added: list[Part | Derived] = []
             for site_id in rows["site_id"].unique().to_pylist():
                 added += self._write_day(site_id, date, rows)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import CorruptData, StorageError
-from mallard.jobs.database import connect, rows_bytes
+from mallard.jobs.database import connect
 from mallard.jobs.day_files import write_days, write_merged
 from mallard.jobs.policy import Merge, Settle, plan
 from mallard.query.events import rows_of
@@ -126,6 +126,5 @@ class Compactor:
         if isinstance(work, Merge):
             merged = write_merged(self._store, connection, work.date, events)
             return Change("merge", added=(merged,), removed=parts, detail=detail)
-        memory_bytes = rows_bytes(self._config)
-        written = write_days(self._store, connection, work.date, events, memory_bytes)
+        written = write_days(self._store, connection, work.date, events)
         return Change("compaction", added=tuple(written), removed=parts, detail=detail)

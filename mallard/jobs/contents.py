@@ -22,7 +22,7 @@ from mallard.config import StoreConfig
 from mallard.jobs.database import connect
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
-from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
+from mallard.query.sessions import SESSION_SCHEMA, annotated, begun, visits
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_ORDER, PART_SCHEMA
 from mallard.store.part import Derived, Part, Summary
@@ -30,6 +30,7 @@ from mallard.store.part import Derived, Part, Summary
 LEVEL_0_ORDER = ["site_id", "timestamp", "position"]
 BATCH_ROWS = 65_536
 _COLUMNS = [*LEVEL_0_ORDER, "received_at", "loaded_at"]
+_OF_ORDER = ["site_id", "visitor_id", "visit", "timestamp", "position", "event_name"]
 
 
 def content_problem(path: Path, file: Part | Derived) -> str | None:
@@ -157,9 +158,12 @@ def sums_problem(
 
 def _is_in_order(connection: duckdb.DuckDBPyConnection, part: str) -> bool:
     """Whether the rows of a part of level 1 stand in `LEVEL_1_ORDER`."""
+    rows = Sql(
+        f"SELECT {', '.join(_OF_ORDER)}, file_row_number "
+        f"FROM read_parquet({literal(part)}, file_row_number = true, hive_partitioning = false)"
+    )
     ordered = connection.sql(
-        f"SELECT file_row_number FROM read_parquet({literal(part)}, file_row_number = true, "
-        f"hive_partitioning = false) ORDER BY {LEVEL_1_ORDER}"
+        f"SELECT file_row_number FROM ({begun(rows)}) ORDER BY {LEVEL_1_ORDER}"
     ).to_arrow_reader(BATCH_ROWS)
     start = 0
     for batch in ordered:

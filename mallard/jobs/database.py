@@ -17,13 +17,11 @@ import duckdb
 from mallard.config import StoreConfig
 
 SPILLED = "tmp"  # in the data folder
-# What rows may take on their way from DuckDB to a file, where they wait until a row group is full
-# and are encoded. While a site-day of a million events was compacted, a server grew by 318 MiB, of
-# which DuckDB counted 160, and by 44 MiB of libraries that the system can take back.
-WRITER_BYTES = 96 * 1024 * 1024
-# The least that the settings allow. With 40 MiB, reading parts of many columns did not fit.
-QUERY_BYTES_MIN = 64 * 1024 * 1024
-
+# What a job adds to the process beside what DuckDB counts, which is bounded whatever it works on:
+# 40 MiB of libraries' pages, 35 of rows that wait until a row group is full, 20 for encoding one,
+# and what allocators keep. While a site-day of a million events was compacted with 64 MiB for
+# DuckDB, which is the least that sorts it, the process grew by 220 to 240 MiB.
+BESIDE_BYTES = 192 * 1024 * 1024
 # Rows travel in the order a query says, and not that of files. Files are read once: no cache of
 # them. Nothing is fetched from anywhere.
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -36,12 +34,13 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 
 def query_bytes(config: StoreConfig) -> int:
     """Return what DuckDB may take of a job's memory; the rest is for writing what it gives."""
-    return max(config.memory_bytes - WRITER_BYTES, QUERY_BYTES_MIN)
+    return config.memory_bytes - BESIDE_BYTES
 
 
-def rows_bytes(config: StoreConfig) -> int:
-    """Return what the rows of one query that sorts may take; reading files takes memory too."""
-    return config.memory_bytes // 2
+def rows_bytes(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return what the rows may take that a query of a connection sorts; the rest is for reading."""
+    ((found,),) = connection.execute("SELECT getvariable('rows_bytes')").fetchall()
+    return int(found)
 
 
 @contextlib.contextmanager
@@ -66,6 +65,7 @@ def connect(
     folder.mkdir(mode=0o700)
     try:
         with duckdb.connect(config=settings) as connection:
+            connection.execute(f"SET VARIABLE rows_bytes = {query_bytes(config) // 3}")
             yield connection
     finally:
         shutil.rmtree(folder, ignore_errors=True)

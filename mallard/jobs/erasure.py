@@ -28,7 +28,7 @@ from mallard.clock import Clock
 from mallard.config import ErasureConfig, StoreConfig
 from mallard.errors import InvalidInput, NotFound, StorageError
 from mallard.files import Files
-from mallard.jobs.database import SPILLED, connect, rows_bytes
+from mallard.jobs.database import SPILLED, connect
 from mallard.jobs.flush import Flusher
 from mallard.jobs.receipt import COMPLETED, Terms, completed, receipt_of, rule_text, terms_of
 from mallard.jobs.rewriting import (
@@ -234,8 +234,7 @@ class Erasure:
     def _rewrite(self, batch: Sequence[Rule]) -> None:
         with self._store.reading() as snapshot, self._connect() as connection:
             left = unfinished(connection, self._store, snapshot, batch)
-            memory_bytes = rows_bytes(self._work)
-            for change in changes(connection, self._store, snapshot, batch, left, memory_bytes):
+            for change in changes(connection, self._store, snapshot, batch, left):
                 if self._stopping:
                     self._store.discard(change.added)
                     return

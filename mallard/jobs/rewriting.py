@@ -135,12 +135,10 @@ def changes(
     snapshot: Snapshot,
     rules: Sequence[Rule],
     locations: set[str],
-    memory_bytes: int,
 ) -> Iterator[Change]:
     """Yield the swaps that make parts be as rules leave them; each has its files written already.
 
-    memory_bytes: what the rows of a site-day may take. The caller swaps each before it takes the
-    next. A damaged part is set aside and left out.
+    The caller swaps each before it takes the next. A damaged part is set aside and left out.
     Raises StorageError and duckdb.Error; then nothing is left of the swap that was being made.
     """
     for part in snapshot.recent:
@@ -150,7 +148,7 @@ def changes(
         parts = day.parts
         if any(part.location in locations for part in parts) and _is_whole(store, parts):
             events = apply(rows_of([store.source(part) for part in parts]), rules)
-            added = write_days(store, connection, date, events, memory_bytes)
+            added = write_days(store, connection, date, events)
             # As it is now: another of its days may have taken it out already.
             sums = store.snapshot().rollups.get((site_id, date[:7]))
             stale = (sums,) if sums and date in sums.sources else ()

@@ -23,7 +23,8 @@ from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import StorageError
 from mallard.jobs.database import connect
-from mallard.jobs.day_files import BATCH_ROWS, write_sessions
+from mallard.jobs.day_files import write_sessions
+from mallard.jobs.ordering import BATCH_ROWS
 from mallard.query.events import annotated_rows_of
 from mallard.query.period import Slice, slices_of_date
 from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup, source_of

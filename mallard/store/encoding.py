@@ -36,13 +36,13 @@ LEVEL_0_ROW_GROUP_ROWS = 65_536
 # Each group says its texts again: half as many rows take 0.6 bytes more of each event.
 LEVEL_1_ROW_GROUP_ROWS = 131_072
 DERIVED_ROW_GROUP_ROWS = 65_536
-# Of level 1, over its columns: SQL, ascending, nulls last, texts by their bytes. What all sites
-# have in common first, then name by name; in both, visits as they began, each in one piece. The
-# last keys name a row, so that the same rows always make the same file.
-VISIT_BEGINS = "min(timestamp) OVER (PARTITION BY site_id, visitor_id, visit)"
+# Of level 1, over its columns and `visit_begins` of `query/sessions.py: begun`: SQL, ascending,
+# nulls last, texts by their bytes. What all sites have in common first, then name by name; in both,
+# visits as they began, each in one piece. The last keys name a row, so that the same rows always
+# make the same file.
 LEVEL_1_ORDER = (
     "CASE WHEN event_name IN ('pageview', 'engagement') THEN '' ELSE event_name END, "
-    f"{VISIT_BEGINS}, visitor_id, timestamp, position"
+    "visit_begins, visitor_id, timestamp, position"
 )
 
 _TEXTS = [field.name for field in ARROW_SCHEMA if field.type == pa.string()]

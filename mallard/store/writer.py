@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import secrets
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, condensed, derived_op
 from mallard.store.part import Derived, Kind, Part, Summary
 
 WRITE_BYTES = 65_536
+# A row group ends before it is full of rows where they take so much; of page views all fit.
+WAITING_BYTES = 40 * 1024 * 1024
 
 # Schema, options of `pyarrow.parquet.ParquetWriter`, rows in a row group.
 Form = tuple[pa.Schema, dict[str, Any], int]
@@ -77,8 +80,10 @@ class FileWriter:
         self._folder = folder
         self._temporary = folder / f"{secrets.token_hex(4)}.parquet{TEMPORARY_SUFFIX}"
         self._schema = schema
-        self._waiting: list[pa.Table] = []
+        self._coded_schema = _coded_schema(schema)
+        self._waiting: dict[str, list[pa.Array]] = defaultdict(list)  # pieces, by column
         self._waiting_rows = 0
+        self._waiting_bytes = 0
         self.rows = 0
         self._parquet: pq.ParquetWriter | None = None
         self._descriptor: int | None = None
@@ -87,7 +92,7 @@ class FileWriter:
             self._descriptor = files.create(self._temporary)
             self._sink = _Sink(files, self._descriptor)
             try:
-                self._parquet = pq.ParquetWriter(self._sink, schema, **options)
+                self._parquet = pq.ParquetWriter(self._sink, self._coded_schema, **options)
                 if not options.get("store_schema", True):  # which its metadata would go with
                     self._parquet.add_key_value_metadata(schema.metadata)
             except OSError:
@@ -104,12 +109,20 @@ class FileWriter:
         """Write rows after those before, in the order they shall have; raises StorageError."""
         if not rows.num_rows:
             return
-        self._waiting.append(rows.select(self._schema.names).cast(self._schema))
-        self._waiting_rows += rows.num_rows
+        rows = rows.select(self._schema.names).cast(self._schema)
         self.rows += rows.num_rows
         with self._errors():
-            while self._waiting_rows >= self._row_group_rows:
-                self._write_group()
+            while rows.num_rows:
+                # Cut first: a dictionary says what its own row group holds, and nothing else.
+                some = rows.slice(0, self._row_group_rows - self._waiting_rows)
+                rows = rows.slice(some.num_rows)
+                for field, piece in zip(self._schema, _pieces(some), strict=True):
+                    self._waiting[field.name].append(piece)
+                    self._waiting_bytes += piece.nbytes
+                self._waiting_rows += some.num_rows
+                full = self._waiting_rows == self._row_group_rows
+                if full or self._waiting_bytes >= WAITING_BYTES:
+                    self._write_group()
 
     def finish(self, path: Path) -> tuple[int, str]:
         """Give the file its name, safe on disk; return its size in bytes and its SHA-256.
@@ -118,7 +131,7 @@ class FileWriter:
         """
         assert self._descriptor is not None and self._parquet, "a file is finished once"
         with self._errors():
-            while self._waiting_rows:
+            if self._waiting_rows:
                 self._write_group()
             self._parquet.close()
             self._sink.finish()
@@ -143,11 +156,16 @@ class FileWriter:
 
     def _write_group(self) -> None:
         assert self._parquet
-        rows = pa.concat_tables(self._waiting)
-        group = rows.slice(0, self._row_group_rows)
-        rest = rows.slice(self._row_group_rows)
-        self._parquet.write_table(group, row_group_size=self._row_group_rows)
-        self._waiting, self._waiting_rows = ([rest] if rest.num_rows else []), rest.num_rows
+        columns = []
+        for field in self._coded_schema:  # one by one, as each needs its memory a second time
+            pieces = pa.chunked_array(self._waiting.pop(field.name), field.type)
+            columns.append(pieces.unify_dictionaries())
+        self._waiting_rows = self._waiting_bytes = 0
+        rows = pa.table(columns, self._coded_schema)
+        del columns, pieces
+        self._parquet.write_table(rows, row_group_size=self._row_group_rows)
+        del rows
+        pa.default_memory_pool().release_unused()  # it would keep what it got for the next time
 
     @contextlib.contextmanager
     def _errors(self) -> Any:
@@ -157,6 +175,31 @@ class FileWriter:
             raise StorageError(f"A file could not be written to {self._folder} ({error}).") from (
                 error
             )
+
+
+def _coded_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose texts are numbers into a dictionary; Parquet's is the same."""
+    return pa.schema(
+        [
+            field.with_type(pa.dictionary(pa.int32(), pa.string()))
+            if field.type == pa.string()
+            else field
+            for field in schema
+        ],
+        metadata=schema.metadata,
+    )
+
+
+def _pieces(rows: pa.Table) -> Iterator[pa.Array]:
+    """Yield the columns of rows, each text once, in memory of their own: they wait for the rest.
+
+    As they came they would hold all that was given with them: half as much again, unused.
+    """
+    for column in rows.columns:
+        coded = column.dictionary_encode() if column.type == pa.string() else column
+        half = len(coded) // 2  # what is of one piece would not be copied
+        pieces = [*coded.slice(0, half).chunks, *coded.slice(half).chunks]
+        yield pa.chunked_array(pieces, coded.type).unify_dictionaries().combine_chunks()
 
 
 class PartWriter(FileWriter):

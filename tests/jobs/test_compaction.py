@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from mallard.config import StoreConfig
@@ -13,8 +14,8 @@ from mallard.jobs.compaction import RETRY_SECONDS, Compactor
 from mallard.jobs.database import SPILLED, connect, remove_spilled
 from mallard.jobs.day_files import write_days
 from mallard.query.events import annotated_rows_of, rows_of
-from mallard.query.sessions import SESSION_SCHEMA
-from mallard.store.part import Part
+from mallard.query.sessions import SESSION_SCHEMA, begun
+from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.snapshot import Change, Snapshot
 from mallard.telemetry import Telemetry
 from tests import oracle
@@ -127,43 +128,38 @@ def test_a_site_without_visits_has_a_file_that_says_so(compacting: Compacting) -
     assert rows == {A: 0, B: 1}
 
 
-def test_a_site_too_large_for_memory_has_parts_of_different_visitors(
-    compacting: Compacting, tmp_path: Path
+@pytest.mark.parametrize("visitors", [1, 97])  # alone, one sends all of a day
+def test_a_site_too_large_for_memory_is_read_in_runs_and_written_in_order(
+    compacting: Compacting, tmp_path: Path, visitors: int
 ) -> None:
-    minute_us = 60_000_000
     events = [
         make_event(
-            site_id=site,
-            timestamp=NOON_US + (i % 40) * minute_us,
-            visitor_id=i % 7 or None,
+            site_id=A if i % 4 else B,
+            timestamp=NOON_US + (i * 7 % 400) * 60_000_000 // visitors,
+            visitor_id=(i % visitors or None) if visitors > 1 else 5,
+            event_name=("pageview", "signup", "pageview")[i % 3],
+            event_type=("page", "track", "page")[i % 3],
             pathname=f"/{i % 3}",
         )
-        for i in range(60)
-        for site in (A, B)
+        for i in range(2_000)
     ]
-    large = [event for i, event in enumerate(events) if event.site_id == A or i < 10]
-    compacting.stored.publish(large)
+    compacting.stored.publish(events)
     (recent,) = compacting.snapshot.recent
-    with connect(StoreConfig(), tmp_path) as connection:
+    with connect(StoreConfig(threads=2), tmp_path) as connection:
+        connection.execute("SET VARIABLE rows_bytes = 10000")
         source = rows_of([compacting.store.source(recent)])
-        written = write_days(compacting.store, connection, DATE, source, 20_000)
-    compacting.store.swap(Change("compaction", added=tuple(written), removed=(recent,)))
-    days = compacting.snapshot.days
-    assert len(days[B, DATE].parts) == 1
-    parts = days[A, DATE].parts
-    assert len(parts) > 1
-    assert sum(part.rows for part in parts) == 60
-    visitors = [visitors_of(compacting, part) for part in parts]
-    assert sum(len(some) for some in visitors) == len(set().union(*visitors)) == 6
-    assert sessions_of(compacting) == expected_sessions(large)
-
-
-def visitors_of(compacting: Compacting, part: Part) -> set[int]:
-    rows = ask(
-        "SELECT DISTINCT visitor_id FROM read_parquet($1) WHERE visitor_id IS NOT NULL",
-        [compacting.store.source(part)],
-    )
-    return {visitor for (visitor,) in rows}
+        written = write_days(compacting.store, connection, DATE, source)
+        compacting.store.swap(Change("compaction", added=tuple(written), removed=(recent,)))
+        for day in compacting.snapshot.days.values():
+            (part,) = day.parts
+            rows = begun(annotated_rows_of([compacting.store.source(part)]))
+            assert pq.read_table(compacting.store.source(part))["position"].to_pylist() == [
+                position
+                for (position,) in connection.execute(
+                    f"SELECT position FROM ({rows}) ORDER BY {LEVEL_1_ORDER}"
+                ).fetchall()
+            ]
+    assert sessions_of(compacting) == expected_sessions(events)
 
 
 def sessions_of(compacting: Compacting) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from mallard.config import StoreConfig
 from mallard.event import Event
 from mallard.jobs.compaction import Compactor
 from mallard.query.events import annotated_rows_of, open_folder
-from mallard.query.sessions import SESSION_SCHEMA
+from mallard.query.sessions import SESSION_SCHEMA, begun
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.snapshot import Snapshot
 from mallard.telemetry import Telemetry
@@ -119,7 +119,7 @@ def assert_settled(history: History) -> None:
     for day in snapshot.days.values():
         (part,) = day.parts
         assert day.sessions
-        rows = annotated_rows_of([source(part)])
+        rows = begun(annotated_rows_of([source(part)]))
         found = ask(f"SELECT position, visit FROM ({rows}) ORDER BY {LEVEL_1_ORDER}")
         assert ask("SELECT position FROM read_parquet($1)", [source(part)]) == [
             (position,) for position, _ in found

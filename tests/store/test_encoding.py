@@ -16,7 +16,7 @@ from mallard.cli.benchmark.history import History
 from mallard.event import ARROW_SCHEMA, SCHEMA_VERSION, Frame, to_table
 from mallard.files import Files
 from mallard.query.events import rows_of
-from mallard.query.sessions import annotated
+from mallard.query.sessions import annotated, begun
 from mallard.query.sql import Sql
 from mallard.store.encoding import (
     LEVEL_1_ORDER,
@@ -45,7 +45,7 @@ def sorted_day(events: int) -> pa.Table:
     made = History(sites=1, events=events, first_day=DAY, others_between=9).day(DAY)
     with duckdb.connect() as connection:
         connection.register("made", made)
-        query = f"SELECT * FROM ({annotated(Sql('FROM made'))}) ORDER BY {LEVEL_1_ORDER}"
+        query = f"SELECT * FROM ({begun(annotated(Sql('FROM made')))}) ORDER BY {LEVEL_1_ORDER}"
         return connection.sql(query).to_arrow_table().select(PART_SCHEMA.names).cast(PART_SCHEMA)
 
 

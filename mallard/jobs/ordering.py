@@ -1,0 +1,187 @@
+"""Gives rows of any number in an order, and visits of any number, in a bounded memory.
+
+DuckDB sorts what is narrow beyond its memory, and not what is wide. So the places of all rows are
+found first, from the few columns that say them, and written to a table in their order. Then the
+rows are read a run of places at a time, as many as fit: sites and times of a run say which files,
+and which pieces of them, hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from mallard.errors import StorageError
+from mallard.event import ARROW_SCHEMA
+from mallard.jobs.database import rows_bytes
+from mallard.query.events import annotated_rows_of
+from mallard.query.sessions import annotated, begun, visits
+from mallard.query.sql import Sql, literal
+from mallard.store.encoding import LEVEL_1_ORDER
+from mallard.store.part import Part
+from mallard.store.store import Store
+
+# Of a batch from DuckDB to a file: small enough to hold a few, large enough to cost little each.
+BATCH_ROWS = 16_384
+# What DuckDB takes to sort an event, and to gather a visit, but for long texts. Measured.
+ROW_BYTES = 512
+VISIT_BYTES = 2_048
+# Of a file of visits; the last key names one, so that the same visits always make the same file.
+SESSION_ORDER = "entry_page, started_at, first_position"
+
+# A run is some of these, and one at least, so it is short where each row has the longest texts.
+_BLOCK_ROWS = 256
+# What says which visit an event belongs to, and where it stands.
+_OF_PLACES = "site_id, visitor_id, timestamp, position, event_type, event_name"
+_LONG_TEXTS = ("url", "referrer", "props", "data", "metadata")
+_LONG_TEXTS_OF_VISITS = ("referrer", "pathname", "pathname")  # where it began, and where it ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Rows of a table next to each other: their sites, and from when to when they are."""
+
+    first_row: int
+    end_row: int
+    first_site: str
+    last_site: str
+    since_us: int
+    until_us: int
+    bytes: int
+
+    @property
+    def rows(self) -> Sql:
+        return Sql(f"rowid >= {self.first_row} AND rowid < {self.end_row}")
+
+    @property
+    def events(self) -> Sql:
+        """A condition that all of its events fulfil, and of most others those nobody need read."""
+        return Sql(
+            f"site_id BETWEEN {literal(self.first_site)} AND {literal(self.last_site)} AND "
+            f"timestamp BETWEEN make_timestamp({self.since_us}) AND make_timestamp({self.until_us})"
+        )
+
+    def joined(self, other: _Run) -> _Run:
+        """Return this run and the one that follows it as one."""
+        return _Run(
+            self.first_row,
+            other.end_row,
+            self.first_site,
+            other.last_site,
+            min(self.since_us, other.since_us),
+            max(self.until_us, other.until_us),
+            self.bytes + other.bytes,
+        )
+
+
+def merged_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[pa.Table]:
+    """Yield events, with the columns of `ARROW_SCHEMA`, by site, timestamp and position."""
+    _make(
+        connection,
+        "places",
+        "SELECT site_id, timestamp, position, row_bytes "
+        f"FROM ({_narrow(events)}) ORDER BY site_id, timestamp, position",
+    )
+    for run in _runs(connection, "places", "timestamp", "timestamp"):
+        yield from tables(connection, _rows_of_run(events, run, []))
+    connection.execute("DROP TABLE places")
+
+
+def annotated_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[pa.Table]:
+    """Yield events, with the columns of `PART_SCHEMA`, by site and in `LEVEL_1_ORDER`.
+
+    events: all of a date and some sites, with the columns of `ARROW_SCHEMA`.
+    """
+    # In two steps: what joins and what sorts would not fit in memory at once.
+    marked = begun(annotated(_narrow(events)))
+    _make(connection, "marked", f"SELECT * EXCLUDE (event_type) FROM ({marked})")
+    _make(
+        connection,
+        "places",
+        "SELECT site_id, timestamp, position, visit, row_bytes "
+        f"FROM marked ORDER BY site_id, {LEVEL_1_ORDER}",
+    )
+    connection.execute("DROP TABLE marked")
+    for run in _runs(connection, "places", "timestamp", "timestamp"):
+        yield from tables(connection, _rows_of_run(events, run, ["visit"]))
+    connection.execute("DROP TABLE places")
+
+
+def visits_of(
+    store: Store, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
+) -> Iterator[pa.Table]:
+    """Yield the visits of parts of level 1, by site, and those of a run in `SESSION_ORDER`."""
+    texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS_OF_VISITS)
+    _make(
+        connection,
+        "spans",
+        "SELECT site_id, visitor_id, visit, min(timestamp) AS begins, max(timestamp) AS ends, "
+        f"{VISIT_BYTES} + max({texts}) AS row_bytes "
+        f"FROM ({annotated_rows_of([store.source(part) for part in parts])}) "
+        "WHERE visit IS NOT NULL GROUP BY ALL ORDER BY site_id, begins, visitor_id",
+    )
+    for run in _runs(connection, "spans", "begins", "ends"):
+        sources = [
+            store.source(part) for part in parts if run.first_site <= part.sites[0] <= run.last_site
+        ]
+        events = Sql(
+            f"SELECT * FROM ({annotated_rows_of(sources)}) WHERE {run.events} AND "
+            "(site_id, visitor_id, visit) IN "
+            f"(SELECT (site_id, visitor_id, visit) FROM spans WHERE {run.rows})"
+        )
+        yield from tables(connection, f"{visits(events)} ORDER BY site_id, {SESSION_ORDER}")
+    connection.execute("DROP TABLE spans")
+
+
+def tables(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
+    """Yield what a query finds in pieces; raises StorageError and duckdb.Error."""
+    batches = iter(connection.sql(query).to_arrow_reader(BATCH_ROWS))
+    while True:
+        try:
+            batch = next(batches, None)
+        except OSError as error:  # Arrow's word for what stops DuckDB in the middle of a result
+            raise StorageError(f"A query over the store's files failed ({error}).") from error
+        if batch is None:
+            return
+        yield pa.Table.from_batches([batch])
+
+
+def _narrow(events: Sql) -> Sql:
+    texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS)
+    return Sql(f"SELECT {_OF_PLACES}, {ROW_BYTES} + {texts} AS row_bytes FROM ({events})")
+
+
+def _rows_of_run(events: Sql, run: _Run, more: Sequence[str]) -> Sql:
+    listed = ", ".join([*ARROW_SCHEMA.names, *more])
+    kept = ", ".join(["position AS placed", "rowid AS place", *more])
+    return Sql(
+        f"SELECT {listed} FROM ({events}) JOIN (SELECT {kept} FROM places WHERE {run.rows}) "
+        f"ON position = placed WHERE {run.events} ORDER BY place"
+    )
+
+
+def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    """Make a table whose `rowid` is the place of a row in the query's order."""
+    connection.execute("SET preserve_insertion_order = true")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+    connection.execute("SET preserve_insertion_order = false")
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, table: str, since: str, until: str) -> list[_Run]:
+    """Divide a table's rows into runs that the connection's memory has room for."""
+    bytes_max = rows_bytes(connection)
+    blocks = connection.execute(
+        f"SELECT min(rowid), max(rowid) + 1, min(site_id), max(site_id), "
+        f"epoch_us(min({since})), epoch_us(max({until})), sum(row_bytes)::BIGINT "
+        f"FROM {table} GROUP BY rowid // {_BLOCK_ROWS} ORDER BY 1"
+    ).fetchall()
+    runs: list[_Run] = []
+    for block in (_Run(*values) for values in blocks):
+        if runs and runs[-1].bytes + block.bytes <= bytes_max:
+            runs[-1] = runs[-1].joined(block)
+        else:
+            runs.append(block)
+    return runs
