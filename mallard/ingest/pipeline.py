@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     dropped: tuple[Reason, ...] = ()
 
 
-_make_outcome = Outcome._make
+_ONE_STORED = Outcome(1)  # what nearly every request comes to
 Settle = Callable[[Outcome | Exception], None]
 
 
@@ -123,7 +123,7 @@ class Pipeline:
         if accepted:
             self._telemetry.accepted[door] += accepted
         if not dropped:
-            return _make_outcome((accepted, ()))  # by position: half of the time
+            return _ONE_STORED if accepted == 1 else Outcome(accepted)
         for raw, reason in dropped:
             for site in raw.sites:
                 self._telemetry.drop(site, reason.value)
