@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from mallard.query.events import annotated_rows_of
 from mallard.query.period import Slice, slices_of_date
 from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup, source_of
 from mallard.query.sessions import SESSIONS_VERSION
+from mallard.query.site_days import narrow
 from mallard.query.sql import Sql, literal
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Day, SiteDay, Snapshot
@@ -40,6 +41,10 @@ RETRY_SECONDS = 300.0
 # Of so many events sums are made at once: thirty statements cost a quarter of a second for one
 # event, and these fit into the least memory a job may have.
 ROWS_AT_ONCE = 500_000
+# Each statement opens its files again, which of a small day takes longer than all else: days with
+# no more events than the first are put into memory, as many at once as the second.
+SMALL_DAY_ROWS = 10_000
+ROWS_KEPT = 50_000
 
 _TABLE = Sql("sums_being_made")
 _log = logging.getLogger(__name__)
@@ -275,16 +280,14 @@ def _write(
             ]
             written += made
             visits |= {(file.site_id, date): file for file in made for date in file.sources}
-        for some in _chunks(snapshot, works):
-            days = [snapshot.days[each] for each in some]
-            events = [store.source(part) for day in days for part in day.parts]
-            of_days = [visits.get(each) or snapshot.days[each].sessions for each in some]
-            told = [store.source(file) for file in of_days if file]
-            assert len(told) == len(some), "a day without visits is in work.visits"
-            rows = sum(part.rows for day in days for part in day.parts)
-            turns = -(-rows // ROWS_AT_ONCE)
-            slices = [(site_id, piece) for site_id, date in some for piece in cut(site_id, date)]
-            make_rollup(connection, _TABLE, annotated_rows_of(events), _rows(told), slices, turns)
+        days = [(work.site_id, date) for work in works for date in work.made]
+        small = [each for each in days if _rows_of(snapshot, *each) <= SMALL_DAY_ROWS]
+        large = [each for each in days if _rows_of(snapshot, *each) > SMALL_DAY_ROWS]
+        for some in _chunks(snapshot, large, ROWS_AT_ONCE):
+            _sum_up(connection, snapshot, cut, some, _queries(store, snapshot, visits, some))
+        for some in _chunks(snapshot, small, ROWS_KEPT):
+            queries = _queries(store, snapshot, visits, some)
+            _sum_up(connection, snapshot, cut, some, _kept(connection, *queries))
         for work in works:
             old = snapshot.rollups.get(work.key)
             if work.made or (work.kept and old and len(old.sources) > len(work.kept)):
@@ -293,6 +296,38 @@ def _write(
         store.discard(written)
         raise
     return written
+
+
+def _queries(
+    store: Store, snapshot: Snapshot, visits: Mapping[SiteDay, Derived], some: Sequence[SiteDay]
+) -> tuple[Sql, Sql]:
+    """Return queries for the events and the visits of some days; visits: those just made."""
+    days = [snapshot.days[each] for each in some]
+    events = [store.source(part) for day in days for part in day.parts]
+    of_days = [visits.get(each) or snapshot.days[each].sessions for each in some]
+    told = [store.source(file) for file in of_days if file]
+    assert len(told) == len(some), "a day without visits is in work.visits"
+    return annotated_rows_of(events), _rows(told)
+
+
+def _kept(connection: duckdb.DuckDBPyConnection, events: Sql, visits: Sql) -> tuple[Sql, Sql]:
+    """Put what these queries give into tables, and return queries for those."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept_events AS {narrow(events)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept_visits AS {visits}")
+    return Sql("FROM kept_events"), Sql("FROM kept_visits")
+
+
+def _sum_up(
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    cut: Cut,
+    some: Sequence[SiteDay],
+    queries: tuple[Sql, Sql],
+) -> None:
+    """Add the sums of some days to what is being made; queries: for their events and visits."""
+    turns = -(-sum(_rows_of(snapshot, *each) for each in some) // ROWS_AT_ONCE)
+    slices = [(site_id, piece) for site_id, date in some for piece in cut(site_id, date)]
+    make_rollup(connection, _TABLE, *queries, slices, turns)
 
 
 def _write_month(
@@ -319,18 +354,17 @@ def _write_month(
         return writer.finish_derived()
 
 
-def _chunks(snapshot: Snapshot, works: Iterable[Work]) -> Iterator[list[SiteDay]]:
-    """Divide the days to be made into what fits into memory; a large day is one for itself."""
+def _chunks(snapshot: Snapshot, days: Iterable[SiteDay], rows_max: int) -> Iterator[list[SiteDay]]:
+    """Divide days into what fits into memory; a large day is one for itself."""
     chunk: list[SiteDay] = []
     rows = 0
-    for work in works:
-        for date in work.made:
-            more = _rows_of(snapshot, work.site_id, date)
-            if chunk and rows + more > ROWS_AT_ONCE:
-                yield chunk
-                chunk, rows = [], 0
-            chunk.append((work.site_id, date))
-            rows += more
+    for each in days:
+        more = _rows_of(snapshot, *each)
+        if chunk and rows + more > rows_max:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(each)
+        rows += more
     if chunk:
         yield chunk
 

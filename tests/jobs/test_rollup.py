@@ -164,6 +164,10 @@ def test_a_large_day_is_counted_in_slices_with_the_same_result(
     monkeypatch.setattr("mallard.jobs.rollup.ROWS_AT_ONCE", 4)
     (sliced,) = room.job.run()
     assert read(room, sliced) == rows
+    room.stored.store.swap(Change("check", removed=(sliced,)))
+    monkeypatch.setattr("mallard.jobs.rollup.SMALL_DAY_ROWS", 4)
+    (from_files,) = room.job.run()
+    assert read(room, from_files) == rows
 
 
 def test_a_site_that_moves_to_another_zone_has_its_days_cut_anew_and_no_day_is_wrong_meanwhile(
