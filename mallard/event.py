@@ -171,8 +171,9 @@ _ROWS = csv.ConvertOptions(
 )
 _INSTANTS = {name for name, kind in _TYPES.items() if kind == _INSTANT}
 _QUOTING = csv.ParseOptions(escape_char="\\", double_quote=False)
-# What JSON writes with a backslash and CSV does not understand.
-_OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
+# What JSON writes with a backslash, and what of it CSV understands as well.
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_PLAIN = {b'"', b"\\"}
 _LINE_ENDS = bytes.maketrans(b"]", b"\n")
 _REVENUE = Event._fields.index("revenue_amount")
 
@@ -280,8 +281,7 @@ def _read_as_csv(frames: Sequence[Frame], count: int) -> list[pa.Array] | None:
     lines = [_lines(payload, rows) for _, _, _, rows, payload in frames]
     lines[0] = b"," + lines[0]  # and not the text as a whole: it is large
     text = b"\n,".join(lines)
-    # A text may hold what stands between rows, and then there seem to be more of them.
-    if text.count(b"\n") != count - 1 or _OTHER_ESCAPE.search(text):
+    if text.count(b"\n") != count - 1 or not _PLAIN.issuperset(_ESCAPED.findall(text)):
         return None
     options = csv.ReadOptions(
         column_names=["", *Event._fields], block_size=len(text) + 1, use_threads=False
@@ -300,7 +300,11 @@ def _lines(payload: bytes, rows: int) -> bytes:
         return payload[2:-2]
     if payload.count(b"]") == payload.count(b"[") == rows + 1:  # in no text: a tenth of the time
         return payload[1:-2].translate(_LINE_ENDS, b"[")
-    return payload[2:-2].replace(b"],[", b"\n,")
+    lines = payload[2:-2].replace(b"],[", b"\n,")
+    if lines.count(b"\n") == rows - 1:
+        return lines
+    # A text holds what stands between rows.
+    return b"\n,".join(orjson.dumps(row)[1:-1] for row in orjson.loads(payload))
 
 
 def _read_as_json(frames: Sequence[Frame]) -> list[pa.Array]:

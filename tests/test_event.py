@@ -103,18 +103,26 @@ def test_a_table_holds_what_the_events_hold_however_its_rows_were_read(
 
 @pytest.mark.parametrize(
     ("text", "by_csv"),
-    [("plain", True), ('"quoted\\', True), ("[1],[2]", True), ("two\nlines", False)],
+    [
+        ("plain", True),
+        ('"quoted\\', True),
+        ("[1],[2]", True),
+        ('{"text":"two\\nlines"}', True),
+        ("two\nlines", False),
+        ("a backslash and\\\nanother line", False),
+    ],
 )
+@pytest.mark.parametrize("rows", [1, 2])
 def test_only_rows_with_other_escapes_than_of_quotes_need_the_interpreter(
-    text: str, by_csv: bool, monkeypatch: pytest.MonkeyPatch
+    text: str, by_csv: bool, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(payload: bytes) -> tuple[Event, ...]:
         raise AssertionError("unpacked")
 
     monkeypatch.setattr(event_module, "unpack", never)
-    frames = [Frame(1, 1, 0, [make_event(props=text)])]
+    frames = [Frame(1, 1, 0, [make_event(props=text)] * rows)]
     if by_csv:
-        assert to_table(frames)["props"].to_pylist() == [text]
+        assert to_table(frames)["props"].to_pylist() == [text] * rows
     else:
         with pytest.raises(AssertionError, match="unpacked"):
             to_table(frames)
