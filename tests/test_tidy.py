@@ -196,3 +196,15 @@ def test_both_locks_hold_the_same_versions() -> None:
         for name in ("requirements.txt", "requirements-dev.txt")
     )
     assert runtime.items() <= development.items()
+
+
+def test_what_is_stored_goes_to_no_temporary_file_outside_the_data_folder() -> None:
+    # An erasure looks through the data folder. These two hold none of it: a benchmark's own data
+    # folder, and a copy of the GeoIP database.
+    allowed = {"mallard/cli/bench.py", "mallard/ingest/geo.py"}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] == "mallard" and "import tempfile" in path.read_text()
+    }
+    assert users == allowed

@@ -45,30 +45,33 @@ def rows_bytes(connection: duckdb.DuckDBPyConnection) -> int:
 
 @contextlib.contextmanager
 def connect(
-    config: StoreConfig, data: Path, spill_bytes_max: int | None = None
+    config: StoreConfig, data: Path | None, spill_bytes_max: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection for one job, on one thread at a time.
 
-    data: the data folder, which takes what does not fit in memory. spill_bytes_max: at most so much
-    of it; None for 90 % of what is free. Queries that need more raise `duckdb.Error`.
+    data: the data folder, which takes what does not fit in memory; None: nothing does.
+    spill_bytes_max: at most so much of it; None for 90 % of what is free. Queries that need more
+    raise `duckdb.Error`.
     """
-    folder = data / SPILLED / secrets.token_hex(4)
+    folder = data / SPILLED / secrets.token_hex(4) if data else None
     settings = {
         **_SETTINGS,
         "memory_limit": f"{query_bytes(config)}B",
         "threads": str(config.threads),
-        "temp_directory": str(folder),
+        "temp_directory": str(folder or ""),
     }
     if spill_bytes_max is not None:
         settings["max_temp_directory_size"] = f"{max(0, spill_bytes_max)}B"
-    folder.parent.mkdir(mode=0o700, exist_ok=True)  # or it would have another mode
-    folder.mkdir(mode=0o700)
+    if folder:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)  # or it would have another mode
+        folder.mkdir(mode=0o700)
     try:
         with duckdb.connect(config=settings) as connection:
             connection.execute(f"SET VARIABLE rows_bytes = {query_bytes(config) // 3}")
             yield connection
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_spilled(data: Path) -> None:

@@ -1,8 +1,8 @@
 """Checks a data folder against its manifest: every file's bytes, every row, every log frame.
 
 It reads files piece by piece, so that their size does not bound the memory it takes, and changes
-nothing. A server may run meanwhile: what vanishes because it was compacted is looked for again in a
-newer manifest.
+nothing of what is stored. A server may run meanwhile: what vanishes because it was compacted is
+looked for again in a newer manifest.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def verify(
         known = store.manifest.known()
         retired = store.manifest.retired()
         known |= {partition.retired(each.file.location) for each in retired}
-        with deeper() as connection:
+        with deeper(data) as connection:
             _check_visits(store, snapshot, _sample(snapshot, days), connection, findings)
             if days is None:
                 _check_sums(store, snapshot, connection, findings)

@@ -21,3 +21,9 @@ def test_a_job_leaves_memory_for_what_duckdb_does_not_count(
         assert rows_bytes(connection) * 3 <= query_bytes(config)
     allowed = query_bytes(config) / MIB
     assert limit in {f"{allowed:.1f} MiB", f"{allowed / 1024:.1f} GiB"}
+
+
+def test_where_nothing_can_be_written_nothing_is_spilled() -> None:
+    with connect(StoreConfig(), None) as connection:
+        ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    assert not folder
