@@ -34,7 +34,18 @@ from mallard.query.rollup import SLICES, has_slice, is_true
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
 from mallard.query.sql import Sql, literal
-from mallard.query.sums import TOTALS, Addable, Grouping, has_all, in_bucket, narrowed, split, total
+from mallard.query.sums import (
+    TOTALS,
+    Addable,
+    Grouping,
+    has_all,
+    in_bucket,
+    narrowed,
+    packed,
+    split,
+    total,
+    unpacked,
+)
 from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived
@@ -216,7 +227,7 @@ class Answers:
         key = "settled", question, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
         if (known := _known(self._kept, key, question)) is not None:
-            return in_bucket(known, first)
+            return in_bucket(unpacked(known), first)
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []
         for piece, day in pieces:
@@ -229,7 +240,7 @@ class Answers:
             tables += self._from_rollups(days.session, question, rolled)
         whole = total(question, tables)
         if 2 * whole.num_rows <= sum(table.num_rows for table in tables):
-            self._kept.keep({key: narrowed(in_bucket(whole, -first))})
+            self._kept.keep({key: packed(in_bucket(whole, -first))})
         return whole
 
     def _from_rollups(
@@ -268,7 +279,7 @@ class Answers:
             if table is None:
                 missing[key] = found
             else:
-                yield in_bucket(table, found[0][0].bucket)
+                yield in_bucket(unpacked(table), found[0][0].bucket)
         if not missing:
             return
         counted = self._of_days(asked, [each for some in missing.values() for each in some])
@@ -279,7 +290,7 @@ class Answers:
             month = total(asked.question, tables)
             yield in_bucket(month, first)
             if 2 * month.num_rows <= sum(table.num_rows for table in tables):
-                months[of_month] = narrowed(month)
+                months[of_month] = packed(month)
         self._kept.keep(months)  # after all days: they are worth more, and take little
 
     def _of_days(

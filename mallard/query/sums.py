@@ -153,6 +153,39 @@ def narrowed(table: pa.Table) -> pa.Table:
     return pa.table({name: _narrow(table[name]) for name in table.column_names})
 
 
+def encoded(table: pa.Table) -> pa.Table:
+    """Return a table with each of its texts once, and numbers of them in its columns."""
+    names = [name for name in table.column_names if table[name].type == pa.string()]
+    if not names:
+        return table
+    texts = pa.concat_arrays([table[name].combine_chunks() for name in names]).dictionary_encode()
+    numbers = texts.indices
+    if len(texts.dictionary) < 2**15:
+        numbers = numbers.cast(pa.int16())
+    for place, name in enumerate(names):
+        own = numbers.slice(place * table.num_rows, table.num_rows)
+        column = pa.DictionaryArray.from_arrays(own, texts.dictionary)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def packed(table: pa.Table) -> pa.Table:
+    """Return a table in the least memory, for a long time; `unpacked` undoes it."""
+    narrow = narrowed(table)
+    short = encoded(narrow)
+    is_less = short.get_total_buffer_size() < narrow.get_total_buffer_size()
+    return short if is_less else narrow
+
+
+def unpacked(table: pa.Table) -> pa.Table:
+    """Return a table whose texts are texts again."""
+    fields = [
+        field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
 def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column))])

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from mallard.query.dimensions import Dimension
 from mallard.query.metrics import Quantity
-from mallard.query.sums import Grouping, in_bucket, narrowed, split, total
+from mallard.query.sums import (
+    Grouping,
+    encoded,
+    in_bucket,
+    narrowed,
+    packed,
+    split,
+    total,
+    unpacked,
+)
 
 GROUPING = Grouping("example.com", (Dimension.PAGE,))
 NUMBERS = [each.value for each in Quantity if each is not Quantity.REVENUE_AMOUNT]
@@ -75,3 +84,19 @@ def test_rows_are_split_by_name_and_a_name_without_rows_has_none() -> None:
 def test_buckets_of_a_month_move_to_where_it_begins() -> None:
     month = total(GROUPING, [in_bucket(sums(("/", None, 1, None)), number) for number in range(3)])
     assert sorted(in_bucket(narrowed(month), 10)["bucket"].to_pylist()) == [10, 11, 12]
+
+
+def test_texts_that_come_often_are_kept_once_and_are_what_they_were() -> None:
+    texts = [f"page:/a-rather-long-name-{n % 50}" if n % 7 else None for n in range(1_000)]
+    table = pa.table({"near": texts, "far": [*texts[1:], None], "visits": range(1_000)})
+    assert encoded(table).cast(table.schema).equals(table)
+    kept = packed(table)
+    assert kept.get_total_buffer_size() < table.get_total_buffer_size() / 4
+    assert unpacked(kept).cast(table.schema).equals(table)
+
+
+def test_texts_that_come_once_are_kept_as_they_are() -> None:
+    table = pa.table({"near": [f"/{n}" for n in range(100)], "visits": range(100)})
+    assert packed(table)["near"].type == pa.string()
+    plain = pa.table({"value": pa.nulls(3), "people": [1, 2, 3]})
+    assert encoded(plain).equals(plain)

@@ -17,7 +17,7 @@ from mallard.query.filters import Filter, check_expressions, kept
 from mallard.query.period import Bucket, Slice, slices
 from mallard.query.reports.chosen import Choice
 from mallard.query.sql import Sql
-from mallard.query.sums import split
+from mallard.query.sums import encoded, split
 
 # What a query of `added` reads: the chosen events of some UTC days, and all visits of these.
 EVENTS = Sql("FROM chosen_events")
@@ -71,23 +71,5 @@ def _count(
     session.view("chosen_events", events)
     counted = session.table(question.sql)
     of_days = split(counted, "date", {date.fromisoformat(each.date): each for each in pieces})
-    return {piece: _encoded(table) for piece, table in of_days.items()}
-
-
-def _encoded(table: pa.Table) -> pa.Table:
-    """Return a table with each text once, and numbers in its columns: a day has many places twice.
-
-    A year of paths takes a quarter of the memory so.
-    """
-    names = [name for name in table.column_names if table[name].type == pa.string()]
-    if not names:
-        return table
-    texts = pa.concat_arrays([table[name].combine_chunks() for name in names]).dictionary_encode()
-    numbers = texts.indices
-    if len(texts.dictionary) < 2**15:
-        numbers = numbers.cast(pa.int16())
-    for place, name in enumerate(names):
-        own = numbers.slice(place * table.num_rows, table.num_rows)
-        column = pa.DictionaryArray.from_arrays(own, texts.dictionary)
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table
+    # A day has the same places many times.
+    return {piece: encoded(table) for piece, table in of_days.items()}

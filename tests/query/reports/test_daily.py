@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
 import pytest
 
 from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
@@ -18,7 +17,6 @@ from mallard.query.period import Period
 from mallard.query.reports import journeys
 from mallard.query.reports.attribution import Across, AttributionQuestion, Model, attribution
 from mallard.query.reports.chosen import Choice
-from mallard.query.reports.daily import _encoded
 from mallard.query.reports.funnel import FunnelQuestion, funnel
 from mallard.query.reports.journeys import Direction, FlowsQuestion, PathsQuestion
 from mallard.query.reports.props import PropsQuestion, props
@@ -126,13 +124,3 @@ def test_part_of_a_day_is_not_taken_for_all_of_it(room: Room) -> None:
     morning = Choice(SITE, Period(start, start.replace(hour=12), ZONE))
     (found,) = asked(room, funnel, FunnelQuestion(morning, STEPS))
     assert found.units == (0, 0)
-
-
-def test_texts_of_a_day_are_kept_once_and_are_what_they_were() -> None:
-    texts = [f"page:/a-rather-long-name-{n % 50}" if n % 7 else None for n in range(1_000)]
-    table = pa.table({"near": texts, "far": [*texts[1:], None], "visits": range(1_000)})
-    encoded = _encoded(table)
-    assert encoded.cast(table.schema).equals(table)
-    assert encoded.get_total_buffer_size() < table.get_total_buffer_size() / 4
-    plain = pa.table({"value": pa.nulls(3), "people": [1, 2, 3]})
-    assert _encoded(plain).equals(plain)
