@@ -78,7 +78,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, within the limits."""
-        if not self._in_message and (self.cycle is None or self.cycle.response_complete):
+        idle = self.cycle is None or self.cycle.response_complete
+        # Who does not read his answers goes the long way, which waits until he does.
+        if idle and not self._in_message and not self.flow.write_paused:
             request = self.app.direct.read(data)
             if request is not None:
                 self.cycle = self._direct
@@ -143,7 +145,7 @@ class Connection(HttpToolsProtocol):
         left = self._answered_at + self.timeout_keep_alive - self.loop.time()
         if not self.cycle.response_complete:
             left = self.timeout_keep_alive
-        if left > 0:
+        if left > 0 and not self.transport.is_closing():
             self._await_next(left)
         else:
             super().timeout_keep_alive_handler()

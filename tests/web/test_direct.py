@@ -174,18 +174,40 @@ async def test_what_is_out_of_the_ordinary_goes_the_long_way(
     assert direct == []
 
 
-@pytest.mark.parametrize("seconds", [0, 60])
-async def test_a_connection_ends_when_nothing_comes_for_long_after_the_last_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
-) -> None:
-    made: list[Connection] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """Every connection of the server."""
+    connections: list[Connection] = []
     connection_made = Connection.connection_made
 
     def note(connection: Connection, transport: asyncio.Transport) -> None:
-        made.append(connection)
+        connections.append(connection)
         connection_made(connection, transport)
 
     monkeypatch.setattr(Connection, "connection_made", note)
+    return connections
+
+
+async def test_who_does_not_read_his_answers_waits_for_the_next_one_until_he_does(
+    served: tuple[Server, int], direct: list[DirectCycle], made: list[Connection]
+) -> None:
+    server, port = served
+    event = message("POST", "/api/event", orjson.dumps(EVENT))
+    async with await Client.open(port) as client, await Client.open(port) as other:
+        assert (await client.request("GET", "/health/live")).status == 200
+        made[0].pause_writing()  # as asyncio does once too much waits to be sent
+        await client.send(event)
+        assert (await other.request("GET", "/health/live")).status == 200
+        await asyncio.to_thread(until, lambda: len(names(server)) == 1, "the event")
+        made[0].resume_writing()
+        assert (await client.answer()).status == 202
+    assert direct == []
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+async def test_a_connection_ends_when_nothing_comes_for_long_after_the_last_answer(
+    tmp_path: Path, made: list[Connection], seconds: int
+) -> None:
     event = message("POST", "/api/event", orjson.dumps(EVENT))
     with started(tmp_path, PLACES) as (_, app):
         async with (
