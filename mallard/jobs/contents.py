@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from mallard.clock import utc_date
 from mallard.config import StoreConfig
 from mallard.jobs.database import connect
+from mallard.jobs.ordering import visit_runs
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
-from mallard.query.sessions import SESSION_SCHEMA, annotated, begun, visits
+from mallard.query.sessions import SESSION_SCHEMA, annotated, begun
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_ORDER, PART_SCHEMA
 from mallard.store.part import Derived, Part, Summary
@@ -30,6 +31,7 @@ from mallard.store.part import Derived, Part, Summary
 LEVEL_0_ORDER = ["site_id", "timestamp", "position"]
 BATCH_ROWS = 65_536
 _COLUMNS = [*LEVEL_0_ORDER, "received_at", "loaded_at"]
+_OF_VISITS = ["site_id", "visitor_id", "timestamp", "position", "event_type"]
 _OF_ORDER = ["site_id", "visitor_id", "visit", "timestamp", "position", "event_name"]
 
 
@@ -106,10 +108,11 @@ def visits_problem(
     parts: where its parts of level 1 are. sessions: where the visits made of them are, if any.
     Raises duckdb.Error when a file cannot be read.
     """
-    events = annotated(rows_of(parts))
+    narrow = Sql(f"SELECT {', '.join(_OF_VISITS)} FROM ({rows_of(parts)})")
+    _make(connection, "made", f"SELECT position, visit FROM ({annotated(narrow)})")
     (wrong,) = _row(
         connection,
-        f"SELECT count(*) FROM ({events}) AS made JOIN ({annotated_rows_of(parts)}) AS kept "
+        f"SELECT count(*) FROM made JOIN ({annotated_rows_of(parts)}) AS kept "
         "USING (position) WHERE made.visit IS DISTINCT FROM kept.visit",
     )
     for part in parts:
@@ -117,15 +120,25 @@ def visits_problem(
             return "a part of it is not sorted as parts of level 1 are"
     if wrong:
         return f"{wrong} events are in another visit than the definition says"
-    if sessions:
-        made = visits(annotated_rows_of(parts))
-        kept = Sql(
-            f"SELECT {', '.join(SESSION_SCHEMA.names)} "
-            f"FROM read_parquet({literal(sessions)}, hive_partitioning = false)"
-        )
-        if _differ(connection, made, kept):
-            return "its file of visits is not what the definition makes of its events"
+    if sessions and not _are_visits_of(connection, parts, sessions):
+        return "its file of visits is not what the definition makes of its events"
     return None
+
+
+def _are_visits_of(
+    connection: duckdb.DuckDBPyConnection, parts: Sequence[str], sessions: str
+) -> bool:
+    columns = ", ".join(SESSION_SCHEMA.names)
+    kept = f"SELECT {columns} FROM read_parquet({literal(sessions)}, hive_partitioning = false)"
+    (left,) = _row(connection, f"SELECT count(*) FROM ({kept})")
+    ((site,),) = connection.execute(f"SELECT min(site_id) FROM ({rows_of(parts)})").fetchall()
+    for made, which in visit_runs(connection, [(site, part) for part in parts]):
+        _make(connection, "made", made)
+        _make(connection, "kept", f"{kept} WHERE (site_id, visitor_id, visit) IN ({which})")
+        if _differ(connection, Sql("FROM made"), Sql("FROM kept")):
+            return False
+        left -= _row(connection, f"SELECT count(*) FROM ({which})")[0]
+    return left == 0
 
 
 def sums_problem(
@@ -162,8 +175,9 @@ def _is_in_order(connection: duckdb.DuckDBPyConnection, part: str) -> bool:
         f"SELECT {', '.join(_OF_ORDER)}, file_row_number "
         f"FROM read_parquet({literal(part)}, file_row_number = true, hive_partitioning = false)"
     )
+    _make(connection, "made", begun(rows))
     ordered = connection.sql(
-        f"SELECT file_row_number FROM ({begun(rows)}) ORDER BY {LEVEL_1_ORDER}"
+        f"SELECT file_row_number FROM made ORDER BY {LEVEL_1_ORDER}"
     ).to_arrow_reader(BATCH_ROWS)
     start = 0
     for batch in ordered:
@@ -172,6 +186,11 @@ def _is_in_order(connection: duckdb.DuckDBPyConnection, part: str) -> bool:
             return False
         start += len(numbers)
     return True
+
+
+def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    """Make a table: what makes it and what reads it would not fit in memory at once."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
 
 
 def _differ(connection: duckdb.DuckDBPyConnection, one: Sql, other: Sql) -> bool:

@@ -114,25 +114,36 @@ def visits_of(
     store: Store, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
 ) -> Iterator[pa.Table]:
     """Yield the visits of parts of level 1, by site, and those of a run in `SESSION_ORDER`."""
+    sources = [(part.sites[0], store.source(part)) for part in parts]
+    for some, _ in visit_runs(connection, sources):
+        yield from tables(connection, f"{some} ORDER BY site_id, {SESSION_ORDER}")
+
+
+def visit_runs(
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[tuple[str, str]]
+) -> Iterator[tuple[Sql, Sql]]:
+    """Yield queries for the visits of parts of level 1, a run of them each, and which these are.
+
+    sources: site and place of each part, at least one. Which they are: rows of site_id, visitor_id
+    and visit, until the next is asked for.
+    """
     texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS_OF_VISITS)
     _make(
         connection,
         "spans",
         "SELECT site_id, visitor_id, visit, min(timestamp) AS begins, max(timestamp) AS ends, "
         f"{VISIT_BYTES} + max({texts}) AS row_bytes "
-        f"FROM ({annotated_rows_of([store.source(part) for part in parts])}) "
+        f"FROM ({annotated_rows_of([source for _, source in sources])}) "
         "WHERE visit IS NOT NULL GROUP BY ALL ORDER BY site_id, begins, visitor_id",
     )
     for run in _runs(connection, "spans", "begins", "ends"):
-        sources = [
-            store.source(part) for part in parts if run.first_site <= part.sites[0] <= run.last_site
-        ]
+        some = [source for site, source in sources if run.first_site <= site <= run.last_site]
+        which = Sql(f"SELECT (site_id, visitor_id, visit) FROM spans WHERE {run.rows}")
         events = Sql(
-            f"SELECT * FROM ({annotated_rows_of(sources)}) WHERE {run.events} AND "
-            "(site_id, visitor_id, visit) IN "
-            f"(SELECT (site_id, visitor_id, visit) FROM spans WHERE {run.rows})"
+            f"SELECT * FROM ({annotated_rows_of(some)}) WHERE {run.events} AND "
+            f"(site_id, visitor_id, visit) IN ({which})"
         )
-        yield from tables(connection, f"{visits(events)} ORDER BY site_id, {SESSION_ORDER}")
+        yield visits(events), which
     connection.execute("DROP TABLE spans")
 
 
