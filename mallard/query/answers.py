@@ -95,10 +95,10 @@ class Answers:
     def __init__(self, store: Readable, tail: Tail, cache_bytes: int) -> None:
         self._store = store
         self._tail = tail
-        self._kept = Kept(cache_bytes - cache_bytes // 4)
+        self._kept = Kept(cache_bytes - cache_bytes // 2)
         # What is known of open days is of one version each, and events come in all the time: it
         # would drive out what is true for ever.
-        self._kept_open = Kept(cache_bytes // 4)
+        self._kept_open = Kept(cache_bytes // 2)
 
     def version(self) -> Hashable:
         """Name what is stored now: the same question about the same version has one answer."""

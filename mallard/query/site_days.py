@@ -26,7 +26,11 @@ from mallard.store.snapshot import Day, Snapshot
 from mallard.store.store import Readable
 
 # What no report reads; the widest columns are among them.
-_UNREAD = ("url", "data", "metadata", "idempotency_key", "stream_id")
+_UNREAD = (
+    *("url", "data", "metadata", "idempotency_key", "stream_id", "sequence_number", "session_id"),
+    *("company_id", "ingest_api", "node", "sent_at", "received_at", "loaded_at"),
+    *("backfill", "trusted_clock"),
+)
 # Open days with more events than this are put into the database, which spills them to disk.
 KEPT_EVENTS = 500_000
 
@@ -117,10 +121,13 @@ class SiteDays:
 
     def _looked_up(self, days: Sequence[str]) -> OpenDays | None:
         parts = self._parts(days)
-        waiting = self._fresh.num_rows if self._fresh is not None else 0
-        if sum(part.rows for part in parts) + waiting > KEPT_EVENTS:
+        rows = self._rows(parts, days)
+        events = sum(part.rows for part in parts) + len(self._fresh or ())
+        if events > KEPT_EVENTS:  # other sites' may be among them
+            ((events,),) = self._session.rows(Sql(f"SELECT count(*) FROM ({rows})"))
+        if events > KEPT_EVENTS:
             return None
-        return looked_up(self._session, narrow(self._rows(parts, days)), self._instant(parts))
+        return looked_up(self._session, narrow(rows), self._instant(parts))
 
     def _brought_up(self, known: OpenDays, days: Sequence[str]) -> OpenDays | None:
         parts = self._parts(days)

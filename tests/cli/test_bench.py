@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,14 @@ def test_a_folder_that_is_not_there_is_refused() -> None:
     done = run("bench", "--data-root", "/nowhere/at/all")
     assert done.returncode == 2
     assert "--data-root" in done.stderr
+
+
+def test_after_some_events_each_visitor_leaves_for_another() -> None:
+    requests = traffic.single_requests(8000)[:3]
+    sent = list(itertools.islice(traffic.of_others(requests, 2), 18))
+    for first in (0, 6, 12):
+        assert sent[first : first + 3] == sent[first + 3 : first + 6]
+    assert len(set(sent)) == 9
+    assert {request.partition(b"\r\n\r\n")[2] for request in sent} == {
+        request.partition(b"\r\n\r\n")[2] for request in requests
+    }

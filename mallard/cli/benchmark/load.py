@@ -35,7 +35,8 @@ ANSWER_SECONDS_MAX = 30.0  # for those still under way at the end
 class Plan:
     """What to send. kind: "single" or "batch". rate: requests a second; 0 is as fast as answered.
 
-    seconds: how long is measured, after warm_seconds that are not.
+    seconds: how long is measured, after warm_seconds that are not. events_per_visitor: so many
+    times all requests are sent before they are other visitors'; 0: always the same ones'.
     """
 
     port: int
@@ -44,6 +45,7 @@ class Plan:
     seconds: float
     warm_seconds: float
     rate: float = 0.0
+    events_per_visitor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,9 @@ def _length(head: bytes, end: int) -> int:
 async def _run(plan: Plan) -> Result:
     made = traffic.batch_requests if plan.kind == "batch" else traffic.single_requests
     loop = asyncio.get_running_loop()
-    load = _Load(plan, itertools.cycle(made(plan.port)))
+    requests = made(plan.port)
+    others = traffic.of_others(requests, plan.events_per_visitor)
+    load = _Load(plan, others if plan.events_per_visitor else itertools.cycle(requests))
     connections = [
         (await loop.create_connection(lambda: _Connection(load), "127.0.0.1", plan.port))[1]
         for _ in range(plan.connections)

@@ -26,6 +26,8 @@ from mallard.query.dimensions import Dimension
 SCREENS = 10
 POLL_SECONDS = 10.0  # a screen that is looked at asks about so often
 ASKED_SECONDS = 120.0
+# Who never leaves would have more events each day than anyone has.
+EVENTS_PER_VISITOR = 6
 
 
 def memory(data: Path, setting: Setting) -> Iterator[Row]:
@@ -71,6 +73,7 @@ def polled(data: Path, setting: Setting) -> Iterator[Row]:
             max(2 * POLL_SECONDS, setting.seconds),
             1.0,
             top.rate / 2,
+            EVENTS_PER_VISITOR,
         )
         alone = run_load(plan, setting.cores.all)
         server.drain()

@@ -6,7 +6,9 @@ that no cache holds more of it than it would in earnest; popular pages are asked
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterator
 from typing import TypeVar
 
 import orjson
@@ -71,6 +73,15 @@ def single_requests(port: int) -> list[bytes]:
     """
     generator = random.Random(SEED)  # noqa: S311 - the same traffic every time is the point
     return [_browser_request(generator, port) for _ in range(SINGLE_REQUESTS)]
+
+
+def of_others(requests: list[bytes], times: int) -> Iterator[bytes]:
+    """Yield browsers' requests so many times each, then those of other visitors, and so on."""
+    for number in itertools.count():
+        address = b"For: %d.%d." % (11 + number // 256 % 100, number % 256)
+        for _ in range(times):
+            for request in requests:
+                yield request.replace(b"For: 198.18.", address, 1)
 
 
 def batch_requests(port: int) -> list[bytes]:
