@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallard.buffer.buffer import Buffer
@@ -42,6 +42,7 @@ class Held:
         ]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_however_often_it_is_looked_at_a_view_has_each_event_past_the_watermark_once(
     data: st.DataObject,
