@@ -124,6 +124,20 @@ def cancel(config: Path | None, data: str | None, rule: str) -> None:
 
 @erasures.command()
 @click.argument("rule")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_common
+def discard(config: Path | None, data: str | None, rule: str, yes: bool) -> None:
+    """Give up the damaged files that RULE waits for, with all events that were in them."""
+    with _asking(config, data) as ask:
+        if not yes and not click.confirm("No backup can bring these files back then. Go on?"):
+            click.echo("Nothing was changed.")
+            return
+        events = ask("erasure.discard", {"rule": rule})
+    click.echo(f"{events:,} events of damaged files are given up; {rule} goes on without them.")
+
+
+@erasures.command()
+@click.argument("rule")
 @_common
 def receipt(config: Path | None, data: str | None, rule: str) -> None:
     """Print the receipt of RULE as JSON."""

@@ -138,14 +138,16 @@ def _quarantine(patient: _Patient) -> Iterator[Remark]:
         yield Remark(
             Severity.WRONG,
             f"{part.location} {reason}; its {part.rows:,} events are missing from every answer. "
-            "Put the file back from a backup and start the server again.",
+            "Put the file back from a backup and start the server again. Retention removes it when "
+            "its days are too old; an erasure that waits for it goes on without it after "
+            "`mallard erasures discard RULE`.",
         )
     aside = patient.files.tree(patient.data / partition.QUARANTINE)
     if aside and not patient.snapshot.quarantined:
         yield Remark(
             Severity.NOTE,
             f"{partition.QUARANTINE}/ holds {_some(aside)}, which nothing needs. Neither retention "
-            "nor an erasure reaches them: look at them and remove them.",
+            "nor an erasure reaches what nobody knows the days of: look at them and remove them.",
         )
 
 

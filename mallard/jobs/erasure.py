@@ -47,6 +47,7 @@ from mallard.store.partition import QUARANTINE
 from mallard.store.snapshot import Change, Retired, Rule, SiteDay
 from mallard.store.store import Store
 
+DISCARDED = "damaged discarded"  # what history says when damaged files are given up
 RULES_MAX = 100  # active at once: each is part of every query
 RULE_BYTES_MAX = 4 * 1024 * 1024
 # A rule whose end waits is looked at again so many times at once, and then ever later: each time
@@ -152,6 +153,38 @@ class Erasure:
                 Change("rule cancelled", rules_removed=(rule_id,), detail={"rule": rule_id})
             )
         self._incomplete = True
+
+    def discard(self, rule_id: str) -> int:
+        """Give up the damaged files that a rule waits for; return how many events were in them.
+
+        They and their bytes go with the rule's end, and its receipt names them. Raises NotFound,
+        InvalidInput when it waits for none, and StorageError.
+        """
+        with self._deciding:
+            snapshot = self._store.snapshot()
+            rules = [rule for rule in snapshot.rules if rule.rule_id == rule_id]
+            if not rules:
+                raise NotFound(f"No rule {rule_id} is active.")
+            damaged = [part for part, _ in snapshot.quarantined if could_hold(part, rules[0])]
+            if not damaged:
+                raise InvalidInput(f"{rule_id} waits for no damaged file.")
+            rows = sum(part.rows for part in damaged)
+            self._store.swap(
+                Change(
+                    DISCARDED,
+                    removed=tuple(damaged),
+                    lost_rows=rows,
+                    lost_position_sum=sum(part.position_sum for part in damaged),
+                    detail={
+                        "rules": [rule_id],
+                        "before": {part.location: part.digest for part in damaged},
+                        "after": {},
+                        "discarded": {part.location: part.rows for part in damaged},
+                    },
+                )
+            )
+            self._retry_at.pop(rule_id, None)
+        return rows
 
     def status(self) -> list[dict[str, Any]]:
         """Return the active rules, the oldest first, without any value of theirs.
@@ -280,7 +313,8 @@ class Erasure:
         if damaged:
             return (
                 f"{len(damaged)} damaged files that nobody can search ({damaged[0].location}): "
-                "put them back from a backup and start the server again"
+                "put them back from a backup and start the server again, or give their events up "
+                f"with `mallard erasures discard {rule.rule_id}`"
             )
         return ""
 
@@ -312,6 +346,10 @@ class Erasure:
         }
         kept = [of_source[source] for source in holders(connection, list(of_source), rule)]
         days = rule.affected | {day for each in kept for day in _days(each.file)}
+        # What nobody could read is in none of them; it goes all the same.
+        kept += [
+            each for each in of_source.values() if each.reason == DISCARDED and each not in kept
+        ]
         derived = [each for each in retired if isinstance(each.file, Derived)]
         return kept + [each for each in derived if days & set(_days(each.file))]
 

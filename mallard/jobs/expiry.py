@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -116,6 +116,29 @@ class Expiry:
                     lost_position_sum=sum(part.position_sum for part in old.whole),
                     keep_seconds=self._config.grace_days * SECONDS_PER_DAY,
                     detail={"rows": rows, "sites": spans(old.days)},
+                )
+            )
+        self._drop_damaged(today)
+
+    def _drop_damaged(self, today: datetime.date) -> None:
+        """Remove what is in quarantine of days that are too old for all of its sites.
+
+        At once: nobody could bring it back to life. A file that nobody knows any more stays.
+        """
+        old = tuple(
+            part
+            for part, _ in self._store.snapshot().quarantined
+            if all(part.date < first_kept(self._config, site, today) for site in part.sites)
+        )
+        if rows := sum(part.rows for part in old):
+            days = {(site_id, part.date) for part in old for site_id in part.sites}
+            self._store.swap(
+                Change(
+                    REASON,
+                    removed=old,
+                    lost_rows=rows,
+                    lost_position_sum=sum(part.position_sum for part in old),
+                    detail={"rows": rows, "sites": spans(days), "damaged": len(old)},
                 )
             )
 
@@ -247,8 +270,3 @@ def _site_day(retired: Retired) -> SiteDay:
     if isinstance(file, Part):
         return file.sites[0], file.date
     return file.site_id, next(iter(file.sources))
-
-
-def bytes_of(files: Sequence[Part]) -> int:
-    """Return how much of the disk parts take."""
-    return sum(file.size_bytes for file in files)

@@ -101,6 +101,8 @@ def receipt_of(
         ],
         "files_before": _merged(done, "before"),
         "files_after": _merged(done, "after"),
+        # Damaged files that were given up with all of their events, whosever they were.
+        "discarded": _merged(done, "discarded"),
         "not_searched": list(not_searched),
         "not_reached": list(_NEVER_REACHED),
     }
@@ -111,9 +113,9 @@ def completed(receipt: Mapping[str, Any], at_us: int) -> str:
     return orjson.dumps({**receipt, COMPLETED: _written(at_us)}).decode()
 
 
-def _merged(details: Sequence[Mapping[str, Any]], name: str) -> dict[str, str]:
-    """Return the SHA-256 of each file, by location."""
-    return {location: digest for detail in details for location, digest in detail[name].items()}
+def _merged(details: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Return what details say of each file by a name, by location."""
+    return {file: said for detail in details for file, said in detail.get(name, {}).items()}
 
 
 def _written(at_us: int) -> str:

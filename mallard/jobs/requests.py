@@ -30,6 +30,9 @@ def answers(erasure: Erasure, reclassification: Reclassification) -> dict[str, A
         erasure.cancel(arguments["rule"])
         return None
 
+    def discard(arguments: Mapping[str, Any]) -> object:
+        return erasure.discard(arguments["rule"])
+
     def status(_: Mapping[str, Any]) -> object:
         return {"active": erasure.status(), "receipts": erasure.receipts()}
 
@@ -51,6 +54,7 @@ def answers(erasure: Erasure, reclassification: Reclassification) -> dict[str, A
         "erasure.preview": preview,
         "erasure.begin": begin,
         "erasure.cancel": cancel,
+        "erasure.discard": discard,
         "erasure.status": status,
         "reclassify.propose": propose,
     }

@@ -314,6 +314,15 @@ class LocalStore:
             if isinstance(file, Part) and file.level
         }
         stale = [day.sessions for key in touched if (day := before.days.get(key)) and day.sessions]
+        damaged = {(part.sites[0], part.date) for part, _ in before.quarantined if part.level}
+        if (
+            lost := {
+                (file.sites[0], file.date) for file in change.removed if isinstance(file, Part)
+            }
+            & damaged
+            & touched
+        ):
+            stale += self._manifest.visits_of(lost)  # no snapshot has those of a damaged part
         for file in change.added:
             if isinstance(file, Derived):
                 old = (
@@ -409,5 +418,10 @@ def _check_rows(change: Change) -> None:
         )
 
 
-def _places(file: Part | Derived) -> tuple[str, str]:
-    return file.location, partition.retired(file.location)
+def _places(file: Part | Derived) -> tuple[str, ...]:
+    """Return where the bytes may be of a file that is not live any more."""
+    return (
+        file.location,
+        partition.retired(file.location),
+        f"{partition.QUARANTINE}/{Path(file.location).name}",  # when it was damaged
+    )

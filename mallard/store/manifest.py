@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.store.part import Derived, Part
-from mallard.store.snapshot import Change, Retired, Snapshot
+from mallard.store.snapshot import Change, Retired, SiteDay, Snapshot
 from mallard.store.tables import NAMES, TABLE_OF, TABLES, days_of, file_of, rule_of, stored
 
 FORMAT = 2
@@ -87,7 +87,9 @@ class Manifest:
             ).fetchone() or (0, 0, 0)
             parts = self._files_of(Part, "retired_in IS NULL AND quarantined_because IS NULL")
             derived = self._files_of(Derived, "retired_in IS NULL")
-            quarantined = self._files_of(Part, "quarantined_because IS NOT NULL")
+            quarantined = self._files_of(
+                Part, "retired_in IS NULL AND quarantined_because IS NOT NULL"
+            )
             rules = database.execute(
                 "SELECT rule_id, created_at, last_position, definition, affected "
                 "FROM manifest_rule ORDER BY created_at, rule_id"
@@ -103,6 +105,12 @@ class Manifest:
             rules=tuple(rule_of(row) for row in rules),
             quarantined=tuple((part, str(row["quarantined_because"])) for part, row in quarantined),
         )
+
+    def visits_of(self, days: Set[SiteDay]) -> list[Derived]:
+        """Return the live files of visits of site-days, also of those whose parts are set aside."""
+        with self._reading():
+            files = self._files_of(Derived, "retired_in IS NULL AND kind = 'sessions'")
+        return [each for each, _ in files if (each.site_id, next(iter(each.sources))) in days]
 
     def retired(self) -> tuple[Retired, ...]:
         """Return what is no longer live and whose bytes are not removed yet."""

@@ -160,7 +160,7 @@ def applied(before: Snapshot, change: Change, watermark: int) -> Snapshot:
             *(rule for rule in before.rules if rule.rule_id not in change.rules_removed),
             *change.rules_added,
         ),
-        quarantined=before.quarantined,
+        quarantined=tuple(each for each in before.quarantined if each[0].location not in gone),
     )
 
 

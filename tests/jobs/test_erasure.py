@@ -253,9 +253,30 @@ def test_a_damaged_file_keeps_a_rule_active_until_it_is_back(
         assert connection.sql("SELECT user_id FROM sessions").fetchall() == [(KEPT,)]
     receipt = again.finish(rule)
     assert users(again.data) == {KEPT: 1}
-    assert receipt["not_searched"] == [f"quarantine/{path.name}"]
-    assert holders(again.data) <= {"quarantine"}
+    assert receipt["not_searched"] == []  # what was damaged went with what had taken its place
+    assert holders(again.data) == set()
     again.close()
+
+
+def test_a_damaged_file_can_be_given_up_and_the_receipt_says_so(rooms: ErasingRooms) -> None:
+    rooms.append(of_subject(), of_other())
+    rooms.flusher.flush()
+    rooms.settle()
+    (part,) = rooms.store.snapshot().parts
+    path = rooms.data / part.location
+    path.write_bytes(path.read_bytes()[:-9] + bytes(9))
+    rule = rooms.erasure.begin(user())
+    rooms.erasure.run()
+    assert f"mallard erasures discard {rule}" in rooms.erasure.status()[0]["waits_for"]
+    assert rooms.erasure.discard(rule) == 2
+    with pytest.raises(InvalidInput, match="no damaged file"):
+        rooms.erasure.discard(rule)
+    receipt = rooms.finish(rule)
+    assert receipt["discarded"] == {part.location: 2}
+    assert receipt["files_before"] == {part.location: part.digest}
+    assert holders(rooms.data) == set()
+    assert not (rooms.data / "quarantine").exists()
+    assert verify(rooms.data, rooms.files).problems == []
 
 
 def test_the_log_goes_on_while_what_it_held_goes(rooms: ErasingRooms) -> None:

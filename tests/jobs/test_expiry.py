@@ -296,3 +296,24 @@ def test_whatever_step_fails_what_is_kept_is_there_once_and_the_next_run_ends_th
         assert stored.positions() == ALL, where
         assert sum(each.detail.get("lost_rows", 0) for each in stored.store.history()) == 0, where
         stored.close()
+
+
+def test_what_is_damaged_and_too_old_goes_from_quarantine_and_history_says_so(
+    stored: Stored,
+) -> None:
+    stored.flush(0, A)
+    stored.flush(1, A, B)
+    for part in stored.store.snapshot().parts:
+        path = Path(stored.store.source(part))
+        path.write_bytes(path.read_bytes()[:-9] + bytes(9))
+        with pytest.raises(MallardError):
+            stored.store.check(part)
+    quarantine = path.parents[1] / "quarantine"
+    assert len(list(quarantine.iterdir())) == 2
+    Expiry(RetentionConfig(days=1, sites={B: 0}), stored.store, stored.clock).run()
+    stored.clock.us += 60_000_000
+    stored.store.sweep()
+    left = [part for part, _ in stored.store.snapshot().quarantined]
+    assert [part.sites for part in left] == [(A, B)]  # B is kept for ever
+    assert [file.name for file in quarantine.iterdir()] == [Path(left[0].location).name]
+    assert stored.store.history()[-1].detail["damaged"] == 1

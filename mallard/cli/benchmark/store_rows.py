@@ -66,10 +66,16 @@ def sizes(setting: Setting) -> list[Row]:
         Row("its visits, bytes an event", "", visits / rows, None, " bytes"),
         Row(
             "compaction of that site-day, events a second",
-            f"{told['seconds']:.1f} s, peak memory {told['peak_bytes'] / MIB:.0f} MiB",
+            f"{told['seconds']:.1f} s",
             rows / told["seconds"],
             None,
             "/s",
+        ),
+        Row(
+            "growth of the process meanwhile against store.memory_bytes",
+            f"{told['grown_bytes'] / MIB:.0f} : {told['memory_bytes'] / MIB:.0f} MiB",
+            told["grown_bytes"] / told["memory_bytes"],
+            Target(1, " x"),
         ),
     ]
 
@@ -145,7 +151,7 @@ def _open(data: Path) -> LocalStore:
 
 
 def _compact(data: Path) -> dict[str, float]:
-    """Compact a folder in a process of its own; return its seconds and peak_bytes."""
+    """Compact a folder in a process of its own; return what it tells: see `compact`."""
     command = [sys.executable, "-m", "mallard.cli.benchmark.compact", str(data)]
     done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own module
     told: dict[str, float] = orjson.loads(done.stdout)
