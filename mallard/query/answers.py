@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from mallard.query.counting import count_groups
 from mallard.query.dimensions import Dimension
-from mallard.query.engine import Kept, Session
+from mallard.query.engine import Session
+from mallard.query.kept import Kept
 from mallard.query.period import Slice
 from mallard.query.rollup import SLICES, has_slice, is_true
 from mallard.query.sessions import SESSION_SCHEMA

@@ -14,8 +14,9 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mallard.query.engine import Kept, Session
+from mallard.query.engine import Session
 from mallard.query.events import annotated_rows_of, rows_of
+from mallard.query.kept import Kept
 from mallard.query.open_days import Instant, OpenDays, brought_up, looked_up
 from mallard.query.rules import apply
 from mallard.query.sessions import SESSIONS_VERSION, annotated, visits

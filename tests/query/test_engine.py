@@ -15,7 +15,7 @@ import pytest
 from mallard.config import QueryConfig
 from mallard.errors import Overloaded, QueryTimeout, QueryTooLarge
 from mallard.query import engine as query_engine
-from mallard.query.engine import Engine, Kept, Session
+from mallard.query.engine import Engine, Session
 from mallard.query.sql import Params, Sql
 
 FOREVER = Sql("SELECT count(*) FROM range(1_000_000_000_000) a, range(1_000_000) b")
@@ -244,17 +244,3 @@ def test_closing_answers_who_waits_and_refuses_who_comes(tmp_path: Path) -> None
     with pytest.raises(Overloaded, match="shutting down"):
         made.submit(answer)
     assert not (tmp_path / "tmp" / "query").exists()
-
-
-def test_what_is_kept_is_bounded_and_the_least_used_goes_first() -> None:
-    table = pa.table({"n": list(range(1_000))})  # 8,000 bytes and what Python takes
-    kept = Kept(20_000)
-    kept.keep({"a": table, "b": table})
-    assert kept.get("a") is table
-    kept.keep({"c": table})
-    assert kept.get("b") is None
-    assert kept.get("a") is table
-    assert kept.size_bytes <= 20_000
-    kept.keep({"large": pa.table({"n": list(range(10_000))})})
-    assert kept.get("large") is None
-    assert kept.get("c") is not None
