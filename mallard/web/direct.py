@@ -90,6 +90,7 @@ class DirectRequests:
             return None
         body = data[end + 4 :]
         fields = self._fields(data, count, len(body))
+        self._sent.clear()  # an address in a header lives no longer than its request
         if fields is None:
             # Who knows where in a message, or behind which mistake, it stands now.
             self._parser = HttpRequestParser(_Sink(self._sent.__setitem__))
@@ -99,7 +100,6 @@ class DirectRequests:
     def _fields(self, data: bytes, count: int, body_bytes: int) -> Fields | None:
         """Return the headers by lower-case name, if all is as it mostly is."""
         sent = self._sent
-        sent.clear()
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):

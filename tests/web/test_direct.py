@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import orjson
@@ -15,7 +17,7 @@ from mallard.config import Config, IngestConfig
 from mallard.server import Server
 from mallard.web.app import Application
 from mallard.web.connection import Connection
-from mallard.web.direct import DirectCycle
+from mallard.web.direct import DirectCycle, DirectRequests
 from tests.end_to_end.wire import Answer, message
 from tests.end_to_end.wire import Connection as Client
 from tests.waiting import until
@@ -267,3 +269,30 @@ async def test_a_failure_of_ours_is_a_500_that_tells_nothing(
     (record,) = [record for record in caplog.records if record.name.startswith("mallard")]
     assert "ZeroDivisionError" in record.getMessage()
     assert "secret" not in record.getMessage()
+
+
+@pytest.mark.parametrize("more", ["", "Content-Length: 2\r\n", "no header\r\n"])
+def test_nothing_of_a_request_stays_where_it_was_taken_apart(more: str) -> None:
+    address = b"203.0.113.77"
+    reader = DirectRequests({b"/api/event": lambda *_: None})
+    request = b"POST /api/event HTTP/1.1\r\nX-Forwarded-For: %s\r\n%sContent-Length: 2\r\n\r\n{}"
+    answer = reader.read(request % (address, more.encode()))
+    assert (answer is None) == bool(more)
+    if answer is not None:
+        assert answer[1][b"x-forwarded-for"] == address
+    del answer
+    assert address not in reachable_bytes(reader)
+
+
+def reachable_bytes(thing: object) -> list[bytes]:
+    """Every bytes object that can be reached from a thing, through any container of its own."""
+    found, seen, wait = [], set[int](), [thing]
+    while wait:
+        each = wait.pop()
+        if id(each) in seen or isinstance(each, type | FunctionType | ModuleType):
+            continue
+        seen.add(id(each))
+        if isinstance(each, bytes):
+            found.append(each)
+        wait += gc.get_referents(each)
+    return found
