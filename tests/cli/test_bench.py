@@ -33,6 +33,7 @@ WHAT = [
     "stored bytes an event",
     "its visits",
     "compaction of that site-day",
+    "growth of the process meanwhile",
     "flush of 1,000 events beside 20 site-days against 2",
     "start with 20 parts",
 ]
