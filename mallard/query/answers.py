@@ -8,7 +8,7 @@ visits, which of an open day are made up when asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -49,6 +49,8 @@ from mallard.store.store import Readable
 # How many events, or visits, of settled days are counted at once, and then kept: of a question that
 # takes too long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
+# Rows of files of sums that are read at once, a part of which has the dimension asked for.
+_ROLLED_AT_ONCE = 2_000_000
 # What is read of rollups: totals of a slice of a day, or of a whole day (null) what is asked for.
 _WANTED = pa.schema(
     [
@@ -247,11 +249,11 @@ class Answers:
                 missing[key] = found[0][1], pieces
             else:
                 yield in_bucket(table, pieces[0].bucket)
-        if missing:
-            read = _read_rollups(session, grouping, self._store, list(missing.values()))
-            self._kept.keep(dict(zip(missing, read, strict=True)))
-            for (_, pieces), table in zip(missing.values(), read, strict=True):
-                yield in_bucket(table, pieces[0].bucket)
+        for keys in _files_at_once(missing):
+            read = _read_rollups(session, grouping, self._store, [missing[key] for key in keys])
+            self._kept.keep(dict(zip(keys, read, strict=True)))
+            for each, table in zip(keys, read, strict=True):
+                yield in_bucket(table, missing[each][1][0].bucket)
 
     def _from_days(
         self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
@@ -355,6 +357,22 @@ def _rows_read(day: Day, *, of_visits: bool) -> int:
     if of_visits and day.sessions:
         return day.sessions.rows
     return sum(part.rows for part in day.parts)
+
+
+def _files_at_once(
+    missing: Mapping[Hashable, tuple[Derived, list[Slice]]],
+) -> Iterator[list[Hashable]]:
+    """Divide files of sums into what is read at once; a large one is read by itself."""
+    chunk: list[Hashable] = []
+    rows = 0
+    for key, (file, _) in missing.items():
+        if chunk and rows + file.rows > _ROLLED_AT_ONCE:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(key)
+        rows += file.rows
+    if chunk:
+        yield chunk
 
 
 def _read_rollups(

@@ -103,11 +103,23 @@ def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:
         return schema.empty_table()
     if len(tables) == 1:  # each of its groups is one row
         return tables[0].select(schema.names).cast(schema)
-    # Columns that were narrowed are not equally so: the widest of each, and then whole again.
+    # Columns that were narrowed are not equally so: the widest of each. Their sums are not narrow.
     rows = pa.concat_tables(
         [each.select(schema.names) for each in tables], promote_options="permissive"
-    ).cast(schema)
+    )
     keys, numbers = schema.names[: -question.numbers], schema.names[-question.numbers :]
+    narrow = [rows.schema.field(name) for name in numbers]
+    rows = rows.cast(
+        pa.schema(
+            [
+                *(schema.field(name) for name in keys),
+                *(
+                    schema.field(each.name) if pa.types.is_null(each.type) else each
+                    for each in narrow
+                ),
+            ]
+        )
+    )
     # Not by DuckDB: to plan a statement takes longer than all of this does of a month's sums.
     added = rows.group_by(keys, use_threads=False).aggregate([(each, "sum") for each in numbers])
     columns = [added[key] for key in keys] + [added[f"{each}_sum"] for each in numbers]

@@ -255,6 +255,7 @@ def test_every_tier_says_what_plain_python_says(
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(answers, "_COUNTED_AT_ONCE", at_once),
+        mock.patch.object(answers, "_ROLLED_AT_ONCE", at_once),
     ):
         room = Room(Path(folder))
         try:
