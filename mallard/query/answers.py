@@ -8,7 +8,7 @@ visits, which of an open day are made up when asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -64,6 +64,7 @@ _WANTED = pa.schema(
 
 
 Q = TypeVar("Q", bound=Addable)
+T = TypeVar("T")
 # Counts pieces of site-days, given queries for the events and the visits of these whole days.
 # What it returns of each has the columns of the question's `schema`, but for the bucket.
 Count = Callable[[Session, Q, tuple[Sql, Sql], Sequence[Slice]], dict[Slice, pa.Table]]
@@ -249,7 +250,8 @@ class Answers:
                 missing[key] = found[0][1], pieces
             else:
                 yield in_bucket(table, pieces[0].bucket)
-        for keys in _files_at_once(missing):
+        weighed = ((key, file.rows) for key, (file, _) in missing.items())
+        for keys in _chunks(weighed, _ROLLED_AT_ONCE):
             read = _read_rollups(session, grouping, self._store, [missing[key] for key in keys])
             self._kept.keep(dict(zip(keys, read, strict=True)))
             for each, table in zip(keys, read, strict=True):
@@ -339,18 +341,13 @@ def _at_once(days: SiteDays, pieces: Sequence[Slice], *, of_visits: bool) -> Ite
 
     of_visits: whether it is visits that are counted, rather than events.
     """
-    chunk: list[Slice] = []
-    rows = 0
-    for date_, of_date in groupby(pieces, lambda each: each.date):
-        day = days.day(date_)
-        more = _rows_read(day, of_visits=of_visits) if day else 0
-        if chunk and rows + more > _COUNTED_AT_ONCE:
-            yield chunk
-            chunk, rows = [], 0
-        chunk += of_date
-        rows += more
-    if chunk:
-        yield chunk
+    dates = [list(of_date) for _, of_date in groupby(pieces, lambda each: each.date)]
+    rows = [
+        _rows_read(day, of_visits=of_visits) if (day := days.day(each[0].date)) else 0
+        for each in dates
+    ]
+    for some in _chunks(zip(dates, rows, strict=True), _COUNTED_AT_ONCE):
+        yield [piece for of_date in some for piece in of_date]
 
 
 def _rows_read(day: Day, *, of_visits: bool) -> int:
@@ -359,18 +356,16 @@ def _rows_read(day: Day, *, of_visits: bool) -> int:
     return sum(part.rows for part in day.parts)
 
 
-def _files_at_once(
-    missing: Mapping[Hashable, tuple[Derived, list[Slice]]],
-) -> Iterator[list[Hashable]]:
-    """Divide files of sums into what is read at once; a large one is read by itself."""
-    chunk: list[Hashable] = []
+def _chunks(weighed: Iterable[tuple[T, int]], rows_max: int) -> Iterator[list[T]]:
+    """Divide what has so many rows into lists with at most rows_max; what has more is alone."""
+    chunk: list[T] = []
     rows = 0
-    for key, (file, _) in missing.items():
-        if chunk and rows + file.rows > _ROLLED_AT_ONCE:
+    for each, more in weighed:
+        if chunk and rows + more > rows_max:
             yield chunk
             chunk, rows = [], 0
-        chunk.append(key)
-        rows += file.rows
+        chunk.append(each)
+        rows += more
     if chunk:
         yield chunk
 
