@@ -97,6 +97,7 @@ def test_a_new_path_tells_of_the_old_one_and_begins_anew(
     page.clock.run_for(4000)
     page.evaluate("scrollTo(0, 0); history.pushState({}, '', '/next')")
     page.clock.run_for(4000)
+    collector.event("engagement")
     page.goto("about:blank")
     told = collector.named("engagement", 2)
     assert [event["url"].removeprefix(site.url) for event in told] == ["/read", "/next"]

@@ -12,6 +12,7 @@ from tests.browser.conftest import CHROMIUM_FLAGS
 from tests.browser.origins import Collector, Site, nothing_but
 
 BUILDS = ["script.js", "script.pageviews.js", "script.exclusions.js"]
+BACK = "new Promise(done => { addEventListener('popstate', done); history.back() })"
 
 
 def urls(collector: Collector, site: Site, views: int) -> list[str]:
@@ -49,20 +50,22 @@ def test_each_new_path_of_a_single_page_application_is_one_view(
 ) -> None:
     site.script = build
     page.goto(site.url + "/")
-    for step in (
-        "history.pushState({}, '', '/push')",
-        "history.pushState({}, '', '/push')",
-        "history.pushState({}, '', '/push?page=2')",
-        "location.hash = 'part'",
-        "history.replaceState({}, '', '/replace')",
-        "history.pushState({}, '', '/last')",
+    collector.events(1)
+    expected = ["/"]
+    for step, seen in (
+        ("history.pushState({}, '', '/push')", ["/push"]),
+        ("history.pushState({}, '', '/push')", []),
+        ("history.pushState({}, '', '/push?page=2')", []),
+        ("location.hash = 'part'", []),
+        ("history.replaceState({}, '', '/replace')", ["/replace"]),
+        ("history.pushState({}, '', '/last')", ["/last"]),
+        (BACK, ["/replace"]),
     ):
         page.evaluate(step)
         page.clock.run_for(500)
-    page.evaluate("new Promise(done => { addEventListener('popstate', done); history.back() })")
-    page.clock.run_for(500)
-    expected = ["/", "/push", "/replace", "/last", "/replace"]
-    assert urls(collector, site, len(expected)) == expected
+        expected += seen
+        # Waited for at each step: two requests under way at once may arrive in either order.
+        assert urls(collector, site, len(expected)) == expected
 
 
 def test_two_new_paths_at_once_are_two_views(page: Page, collector: Collector, site: Site) -> None:
@@ -85,6 +88,7 @@ def test_in_hash_mode_the_fragment_is_part_of_the_page(
 ) -> None:
     site.attributes = "data-hash"
     page.goto(site.url + "/#/ducks")
+    collector.events(1)
     page.evaluate("location.hash = '/geese'")
     page.clock.run_for(1000)
     assert urls(collector, site, 2) == ["/#/ducks", "/#/geese"]
@@ -96,6 +100,7 @@ def test_a_page_restored_by_the_back_button_is_viewed_again(
 ) -> None:
     site.script = "script.pageviews.js"
     page.goto(site.url + "/first")
+    collector.events(1)
     page.evaluate("window.kept = 'kept'")
     page.goto(site.url + "/second")
     collector.events(2)
@@ -117,7 +122,7 @@ def test_a_page_that_nobody_sees_is_counted_when_somebody_does(
     nothing_but(page, collector, [])
     page.evaluate("window.shown = true")
     page.clock.run_for(500)
-    assert [event["n"] for event in collector.events(3)] == ["the end", "pageview", "Loaded"]
+    nothing_but(page, collector, ["pageview", "Loaded"])
 
 
 def test_a_prerendered_page_is_counted_when_it_is_visited(
