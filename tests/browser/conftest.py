@@ -67,7 +67,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Page:
     """A tab, whose timers run only as far as the test says."""
     page = context.new_page()
-    page.clock.install()
+    # Installed alone, the clock would go on by itself between the test's steps.
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000)
     return page
 
 
