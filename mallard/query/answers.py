@@ -233,7 +233,7 @@ class Answers:
             tables += self._from_rollups(days.session, question, rolled)
         whole = total(question, tables)
         if 2 * whole.num_rows <= sum(table.num_rows for table in tables):
-            self._kept.keep({key: packed(in_bucket(whole, -first))})
+            self._kept.keep({key: packed(in_bucket(whole, -first))}, question)
         return whole
 
     def _from_rollups(
@@ -253,7 +253,7 @@ class Answers:
         weighed = ((key, file.rows) for key, (file, _) in missing.items())
         for keys in _chunks(weighed, _ROLLED_AT_ONCE):
             read = _read_rollups(session, grouping, self._store, [missing[key] for key in keys])
-            self._kept.keep(dict(zip(keys, read, strict=True)))
+            self._kept.keep(dict(zip(keys, read, strict=True)), grouping)
             for each, table in zip(keys, read, strict=True):
                 yield in_bucket(table, missing[each][1][0].bucket)
 
@@ -276,7 +276,11 @@ class Answers:
                 yield in_bucket(unpacked(table), found[0][0].bucket)
         if not missing:
             return
-        counted = self._of_days(asked, [each for some in missing.values() for each in some])
+        # The first and the last month come last, as of these a shifted period has other days: what
+        # was kept last stays longest, and of other months their sums will do.
+        ends = {piece.date[:7] for piece, _ in (pieces[0], pieces[-1])}
+        ordered = sorted(missing.values(), key=lambda some: some[0][0].date[:7] in ends)
+        counted = self._of_days(asked, [each for some in ordered for each in some])
         months: dict[Hashable, pa.Table] = {}
         for of_month, found in missing.items():
             first = found[0][0].bucket
@@ -285,7 +289,8 @@ class Answers:
             yield in_bucket(month, first)
             if 2 * month.num_rows <= sum(table.num_rows for table in tables):
                 months[of_month] = packed(month)
-        self._kept.keep(months)  # after all days: they are worth more, and take little
+        # After all days: they are worth more, and take little.
+        self._kept.keep(months, asked.question)
 
     def _of_days(
         self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
@@ -303,7 +308,7 @@ class Answers:
         of_visits = isinstance(asked.question, Grouping) and asked.question.is_of_visits
         for some in _at_once(days, unknown, of_visits=whole and of_visits):
             found = asked.counted(days.settled(_dates(some)), some)
-            self._kept.keep({keys[piece]: table for piece, table in found.items()})
+            self._kept.keep({keys[piece]: table for piece, table in found.items()}, asked.question)
             counted |= found
         return counted
 

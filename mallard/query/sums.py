@@ -201,10 +201,14 @@ def unpacked(table: pa.Table) -> pa.Table:
 def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column))])
-    if column.type != pa.int64():
+    if not pa.types.is_integer(column.type):
         return column
     ends = pc.min_max(column).as_py()
     for narrow, limit in _NARROW:
-        if -limit <= ends["min"] and ends["max"] < limit:
+        if (
+            narrow.bit_width < column.type.bit_width
+            and -limit <= ends["min"]
+            and ends["max"] < limit
+        ):
             return column.cast(narrow)
     return column
