@@ -273,7 +273,7 @@ class Answers:
             if table is None:
                 missing[key] = found
             else:
-                yield in_bucket(unpacked(table), found[0][0].bucket)
+                yield in_bucket(table, found[0][0].bucket)
         if not missing:
             return
         # The first and the last month come last, as of these a shifted period has other days: what

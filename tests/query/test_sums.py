@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -54,6 +56,31 @@ def test_groups_of_a_bucket_are_added_up_and_what_none_knows_stays_null() -> Non
         assert {
             (row["bucket"], row["by_page"], row["currency"]): row[name] for row in found.to_pylist()
         } == dict(zip(groups, numbers, strict=True))
+
+
+_TEXTS = st.sampled_from([None, "/", "/a", "/b"])
+_ROWS = st.lists(st.tuples(_TEXTS, _TEXTS, st.integers(0, 2**40), st.none()), max_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(_ROWS, st.sampled_from([narrowed, encoded, packed])), max_size=4))
+def test_texts_that_are_kept_in_different_ways_add_up_all_the_same(
+    made: list[
+        tuple[list[tuple[str | None, str | None, int, None]], Callable[[pa.Table], pa.Table]]
+    ],
+) -> None:
+    expected: Counter[tuple[str | None, str | None]] = Counter()
+    for rows, _ in made:
+        for page, currency, number, _ in rows:
+            expected[page, currency] += number
+    tables = [
+        in_bucket(keep(total(GROUPING, [in_bucket(sums(*rows), 0)] * 2)), 0) for rows, keep in made
+    ]
+    found = total(GROUPING, [*tables, GROUPING.schema.empty_table()])
+    assert found.schema == GROUPING.schema
+    assert {(row["by_page"], row["currency"]): row["visits"] for row in found.to_pylist()} == {
+        group: 2 * number for group, number in expected.items()
+    }
 
 
 def test_nothing_adds_up_to_no_groups() -> None:

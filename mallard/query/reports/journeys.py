@@ -92,10 +92,16 @@ def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[F
         {"step": pa.int64(), "near": pa.string(), "far": pa.string()},
         _COUNTS,
     )
+    # Most flows are of few visits, and need not be put in order.
     rows = session.rows(
         Sql(f"""
-        SELECT step, near, far, visits, visitors, sum(visits) OVER (PARTITION BY step)::BIGINT
-        FROM {sums}
+        WITH steps AS MATERIALIZED (
+            SELECT step, sum(visits)::BIGINT AS of,
+                list_last(max(visits, {int(question.limit)})) AS least
+            FROM {sums} GROUP BY step
+        )
+        SELECT step, near, far, visits, visitors, of
+        FROM {sums} JOIN steps USING (step) WHERE visits >= least
         QUALIFY row_number() OVER (
             PARTITION BY step ORDER BY visits DESC, near, far NULLS LAST
         ) <= {int(question.limit)}
