@@ -49,6 +49,8 @@ from mallard.store.store import Readable
 # How many events, or visits, of settled days are counted at once, and then kept: of a question that
 # takes too long what was counted is not lost, and memory does not follow its period.
 _COUNTED_AT_ONCE = 500_000
+# So few rows of a whole period are kept in any case: a year by day takes no more than its months.
+_KEPT_ROWS = 1_000
 # Rows of files of sums that are read at once, a part of which has the dimension asked for.
 _ROLLED_AT_ONCE = 2_000_000
 # What is read of rollups: totals of a slice of a day, or of a whole day (null) what is asked for.
@@ -211,7 +213,7 @@ class Answers:
         return table
 
     def _settled(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, Day]]) -> pa.Table:
-        """Sums of settled days, which are kept as a whole where that is less than the months are.
+        """Sums of settled days, which are kept as a whole where that is little, or less than parts.
 
         Who looks at a screen asks the same again and again, and of a year.
         """
@@ -232,7 +234,8 @@ class Answers:
         if isinstance(question, Grouping):
             tables += self._from_rollups(days.session, question, rolled)
         whole = total(question, tables)
-        if 2 * whole.num_rows <= sum(table.num_rows for table in tables):
+        rows = sum(table.num_rows for table in tables)
+        if 2 * whole.num_rows <= rows or whole.num_rows <= _KEPT_ROWS:
             self._kept.keep({key: packed(in_bucket(whole, -first))}, question)
         return whole
 
