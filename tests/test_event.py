@@ -128,7 +128,7 @@ def test_only_rows_with_other_escapes_than_of_quotes_need_the_interpreter(
             to_table(frames)
 
 
-@given(st.lists(EVENTS, max_size=3))
+@given(st.lists(EVENTS, min_size=1, max_size=3))
 def test_what_is_packed_is_unpacked_as_it_was(events: list[Event]) -> None:
     assert unpack(pack(events)) == tuple(events)
 

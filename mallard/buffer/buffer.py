@@ -29,13 +29,13 @@ from mallard.buffer.commit import (
     Settled,
     refusal,
 )
-from mallard.buffer.frame import HEADER_BYTES
+from mallard.buffer.frame import size_bytes
 from mallard.buffer.ring import Ring
 from mallard.buffer.wal import LogReport, Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Frame, Row
+from mallard.event import Event, Frame, Line, Row, line_of
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 
@@ -52,6 +52,7 @@ GROUP_EVENTS_MAX = 5_000  # events in one write; beyond it waiting longer saves 
 BUSY_APPENDS = 4
 GATHER_SECONDS = 0.0001
 PROBE_SECONDS = 1.0  # how often a failed log is tried again when no request does it
+_make_append = Append._make
 
 
 class _Trim(NamedTuple):
@@ -100,7 +101,7 @@ class Buffer:
         """
         frames, report = self._wal.recover(watermark)
         for frame in frames:
-            self._ring.restore(frame, HEADER_BYTES + len(frame.payload))
+            self._ring.restore(frame, size_bytes(frame))
         last = frames[-1] if frames else None
         loaded_at = max(loaded_at, last.loaded_at if last else 0)
         self._committer.start(report.next_position, loaded_at, on_commit)
@@ -110,27 +111,30 @@ class Buffer:
     async def append(self, events: Sequence[Row]) -> Receipt:
         """Commit events together and return once they are as durable as the settings ask.
 
-        Raises Overloaded when the ring is full or the disk does not take them; then none is stored.
+        Raises Overloaded when the ring is full or the disk does not take them, and what
+        `event.line_of` does; then none is stored.
         """
+        assert events, "an append without events has no position to give"
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self.submit(events, partial(_resolve, future))
+        last = Event._make(events[-1])
+        received_at = last.timestamp if last.received_at is None else last.received_at
+        self.submit(list(map(line_of, events)), received_at, partial(_resolve, future))
         return await future
 
-    def submit(self, events: Sequence[Row], settle: Settle) -> None:
+    def submit(self, lines: Sequence[Line], received_at: int, settle: Settle) -> None:
         """Do what `append` does, and call settle on this event loop when it is done.
 
-        settle: gets the receipt, or the error that `append` would raise later on; must not raise.
+        lines: one for each event. received_at: when they were, in microseconds. settle: gets the
+        receipt, or the error that `append` would raise later on; must not raise.
         Raises Overloaded when the ring is full; then settle is not called.
         """
-        rows = tuple(events)
-        assert rows, "an append without events has no position to give"
         with self._door:
             if self._closed:
                 raise Overloaded("The server is shutting down; send the event again.")
             failure = self._committer.failure
             if failure and self._config.durability == "memory":
                 raise refusal(failure)
-            if not self._ring.reserve(len(rows)):
+            if not self._ring.reserve(len(lines)):
                 self._telemetry.failures["ring_full"] += 1
                 raise Overloaded("Too many events wait to be written; send this one again later.")
             if self._group is None:
@@ -138,7 +142,7 @@ class Buffer:
                 loop = asyncio.get_running_loop()
                 self._group = Group(loop, self._clock.monotonic(), [])
                 loop.call_soon(self._end_turn)
-            self._group.appends.append(Append(rows, settle))
+            self._group.appends.append(_make_append((lines, received_at, settle)))
 
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
@@ -271,7 +275,7 @@ class Buffer:
                 trim = _Trim(item.watermark, item.roll or (trim is not None and trim.roll))
             elif item.appends:
                 groups.append(item)
-                count += sum(len(append.events) for append in item.appends)
+                count += sum(len(append.lines) for append in item.appends)
             if count >= GROUP_EVENTS_MAX:
                 return groups, trim, True
             try:

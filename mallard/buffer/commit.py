@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from mallard.buffer.wal import Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Event, Frame, Row, pack
+from mallard.event import Frame, Line
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 
@@ -36,7 +36,6 @@ AT_ONCE_US = 5_000
 # from its checksums to its place in the ring, are then shared; damage to one takes no more along.
 JOINED_EVENTS_MAX = 32
 MICROSECONDS_PER_MS = 1_000
-_TIMESTAMP, _RECEIVED = map(Event._fields.index, ("timestamp", "received_at"))
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +53,12 @@ Settled = list[tuple[Settle, Receipt | Exception]]
 Tell = Callable[[Settled], None]
 
 
-@dataclass(slots=True)
-class Append:
-    """What one request wants committed, and who is to be told."""
+class Append(NamedTuple):
+    """What one request wants committed, when it was received (µs), and who is to be told."""
 
-    events: tuple[Row, ...]
+    lines: Sequence[Line]
+    received_at: int
     settle: Settle
-    holds_room: bool = True  # in the ring, until its frame takes it over or it is refused
 
 
 @dataclass(slots=True)
@@ -92,6 +90,7 @@ class Committer:
         self.turn = threading.Lock()
         self.failure: str | None = None  # why the log does not take events just now
         self.took = 0.0  # seconds of the last write, its sync included
+        self._shown = False  # whether the group under way is in the ring
         self._config = config
         self._folder = folder
         self._files = files
@@ -117,6 +116,7 @@ class Committer:
         waits for an answer that never comes.
         """
         appends = [append for group in groups for append in group.appends]
+        self._shown = False
         try:
             self._commit(groups, appends, tell)
         except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
@@ -129,42 +129,35 @@ class Committer:
         settled: Settled = []
         frames: list[tuple[Frame, int]] = []
         data: list[bytes] = []
-        taken: list[Append] = []
         first = position = self._next_position
         loaded_at = self._loaded_at
-        for at, run, payload in _packed(appends, loaded_at, self._clock.now_us()):
-            if isinstance(payload, Exception):
-                # What cannot be written must not take the others along.
-                self._give_room_back(run)
-                settled += [(append.settle, payload) for append in run]
-                continue
-            loaded_at, start = at, position
-            for append in run:
-                settled.append((append.settle, _make_receipt((position, loaded_at))))
-                position += len(append.events)
-            frame = Frame._make((start, loaded_at, self._node, position - start, payload))
+        for at, run in _runs(appends, loaded_at, self._clock.now_us()):
+            loaded_at = at
+            start = position
+            lines: list[Line] = []
+            for more, _, settle in run:
+                settled.append((settle, _make_receipt((position, loaded_at))))
+                position += len(more)
+                lines += more
+            frame = Frame._make((start, loaded_at, self._node, len(lines), b"\n".join(lines)))
             encoded = encode(frame)
             data.append(encoded)
             frames.append((frame, len(encoded)))
-            taken += run
-        if not frames:
-            tell(settled)
-            return
         early = self._config.durability == "memory"
         if early:
-            self._show(taken, frames, position, loaded_at)
+            self._show(frames, position, loaded_at)
             tell(settled)
         try:
             self._write(b"".join(data), first)
         except OSError as error:
             self._fail(error)
             if not early:
-                self._give_room_back(taken)
+                self._give_room_back(appends)
                 tell([(append.settle, refusal(_reason(error))) for append in appends])
             return
         if early:
             return
-        self._show(taken, frames, position, loaded_at)
+        self._show(frames, position, loaded_at)
         now = self._clock.monotonic()
         for group in groups:
             self._telemetry.append_seconds.observe(now - group.asked_at, len(group.appends))
@@ -184,18 +177,13 @@ class Committer:
             self.failure = None
 
     def _give_room_back(self, appends: list[Append]) -> None:
-        for append in appends:
-            if append.holds_room:
-                append.holds_room = False
-                self._ring.cancel(len(append.events))
+        if not self._shown:  # from then on it is the frames'
+            self._ring.cancel(sum(len(append.lines) for append in appends))
 
-    def _show(
-        self, appends: list[Append], frames: list[tuple[Frame, int]], position: int, loaded_at: int
-    ) -> None:
+    def _show(self, frames: list[tuple[Frame, int]], position: int, loaded_at: int) -> None:
         self._next_position = position
         self._loaded_at = loaded_at
-        for append in appends:
-            append.holds_room = False
+        self._shown = True
         self._ring.publish(frames)
         self._on_commit()
 
@@ -235,46 +223,26 @@ class Committer:
             _log.error("the log could not be closed: %s", _reason(error))
 
 
-def _packed(
-    appends: list[Append], loaded_at: int, now_us: int
-) -> Iterator[tuple[int, list[Append], bytes | Exception]]:
-    """Yield what goes in each frame: when it is loaded, whose it is, and its payload.
-
-    loaded_at: of the frame before. An exception stands in place of what cannot be packed.
-    """
+def _runs(appends: list[Append], loaded_at: int, now_us: int) -> Iterator[tuple[int, list[Append]]]:
+    """Yield what goes in each frame, and when it is loaded. loaded_at: of the frame before."""
     run: list[Append] = []
     rows = 0
     for append in appends:
-        at = max(loaded_at, _commit_time(append.events[-1], now_us))
-        count = len(append.events)
+        at = max(loaded_at, _commit_time(append.received_at, now_us))
+        count = len(append.lines)
         if run and (at != loaded_at or rows + count > JOINED_EVENTS_MAX):
-            yield from _payloads(loaded_at, run)
+            yield loaded_at, run
             run, rows = [], 0
         loaded_at = at
         rows += count
         run.append(append)
-    yield from _payloads(loaded_at, run)
+    yield loaded_at, run
 
 
-def _payloads(
-    loaded_at: int, run: list[Append]
-) -> Iterator[tuple[int, list[Append], bytes | Exception]]:
-    """Yield the frame of a run; one for each of its appends where that fails."""
-    try:
-        yield loaded_at, run, pack([event for append in run for event in append.events])
-    except (TypeError, ValueError) as error:
-        if len(run) == 1:
-            yield loaded_at, run, error
-        else:
-            for append in run:
-                yield from _payloads(loaded_at, [append])
-
-
-def _commit_time(event: Row, now_us: int) -> int:
-    """Return the `loaded_at` of an append, by its last event: a request's come at one instant."""
-    received: int = event[_TIMESTAMP] if event[_RECEIVED] is None else event[_RECEIVED]
-    if 0 <= now_us - received < AT_ONCE_US:
-        return received
+def _commit_time(received_at: int, now_us: int) -> int:
+    """Return the `loaded_at` of an append."""
+    if 0 <= now_us - received_at < AT_ONCE_US:
+        return received_at
     return now_us - now_us % MICROSECONDS_PER_MS
 
 

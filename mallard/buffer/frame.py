@@ -5,8 +5,8 @@ A frame is a header of 40 bytes, little-endian, and a payload:
     magic "MWF1" | schema u16 | node u16 | count u32 | payload bytes u32 | first position i64 |
     loaded at i64 (microseconds) | CRC-32 of the payload u32 | CRC-32 of the header so far u32
 
-The payload is JSON, made by `event.pack`: an array of rows, each an array with the columns that
-`COLUMNS_BY_VERSION[schema]` lists. The header has a checksum of its own, so that
+The payload is JSON, `event.to_json` of the frame's: an array of rows, each an array with the
+columns that `COLUMNS_BY_VERSION[schema]` lists. The header has a checksum of its own, so that
 a damaged payload does not hide where the next frame begins, and a magic, so that after a damaged
 header the next frame can be searched for.
 """
@@ -22,7 +22,15 @@ from zlib import crc32
 import orjson
 
 from mallard.errors import CorruptData
-from mallard.event import COLUMNS_BY_VERSION, SCHEMA_VERSION, Event, Frame, to_event
+from mallard.event import (
+    COLUMNS_BY_VERSION,
+    SCHEMA_VERSION,
+    Event,
+    Frame,
+    from_json,
+    to_event,
+    to_json,
+)
 
 MAGIC = b"MWF1"
 _FIELDS = struct.Struct("<4sHHIIqqI")
@@ -60,6 +68,7 @@ class Damage:
 def encode(frame: Frame) -> bytes:
     """Return a frame as it lies in the log."""
     first_position, loaded_at, node, rows, payload = frame
+    payload = to_json(payload)
     fields = _FIELDS.pack(
         MAGIC,
         SCHEMA_VERSION,
@@ -73,11 +82,17 @@ def encode(frame: Frame) -> bytes:
     return b"".join((fields, _CHECKSUM.pack(crc32(fields)), payload))
 
 
+def size_bytes(frame: Frame) -> int:
+    """Return what a frame takes in the log."""
+    return HEADER_BYTES + len(frame.payload) + 2 * frame.rows + 2  # brackets, and commas
+
+
 def decode(header: Header, payload: memoryview) -> Frame:
     """Return the frame of a header and its payload, whose checksum is known to be right."""
     first_position, loaded_at, node = header.first_position, header.loaded_at, header.node
     if header.schema == SCHEMA_VERSION:
-        return Frame._make((first_position, loaded_at, node, header.rows, bytes(payload)))
+        lines = from_json(bytes(payload), header.rows)
+        return Frame._make((first_position, loaded_at, node, header.rows, lines))
     if header.schema in COLUMNS_BY_VERSION:
         columns = COLUMNS_BY_VERSION[header.schema]
         events = [_old_event(columns, row) for row in orjson.loads(payload)]

@@ -12,7 +12,7 @@ where the setting names the port; "www." makes no difference, subdomains are sit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -72,29 +72,24 @@ class Admission:
         self._referrers = referrers
         self._rate_limit = rate_limit
 
-    def for_sender(self, sender: Sender) -> Callable[[RawEvent], Verdict]:
-        """Return what says, one after the other, what becomes of a sender's events.
+    def verdicts(self, raws: Sequence[RawEvent], sender: Sender) -> list[Verdict]:
+        """Return what becomes of each of a sender's events; it is the same for all their sites.
 
-        A verdict is the same for each of an event's sites. What is the same for all events of a
-        request is found out once; so keep the function no longer than that. Raises Forbidden if
-        `site_ids` is set and the Origin is not in it (only a browser sends one); the function
-        raises it for an event with a site that is not in it.
+        Raises Forbidden if `site_ids` is set and the Origin (only a browser sends one), or a site
+        of an event, is not in it.
         """
-        self._check_origin(sender.origin)
-        verdict = self._judge_sender(sender)
-        has_sites, is_spam = bool(self._sites), self._referrers.is_spam_referrer
-
-        def judge(raw: RawEvent) -> Verdict:
-            if has_sites:
+        if self._sites:
+            self._check_origin(sender.origin)
+            for raw in raws:
                 self._check_sites(raw.sites)
-            if verdict is ACCEPTED and raw.referrer is not None and is_spam(raw.referrer):
-                return _SPAM_REFERRER
-            return verdict
-
-        return judge
+        verdict = self._judge_sender(sender)
+        if verdict is not ACCEPTED:
+            return [verdict] * len(raws)
+        is_spam = self._referrers.is_spam_referrer
+        return [_SPAM_REFERRER if is_spam(raw.referrer) else ACCEPTED for raw in raws]
 
     def _check_origin(self, origin: str | None) -> None:
-        if self._sites and origin is not None and not self._is_known_origin(origin):
+        if origin is not None and not self._is_known_origin(origin):
             raise Forbidden(
                 "The Origin of this request is not among the sites of this server.",
                 field="Origin",

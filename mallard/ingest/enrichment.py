@@ -5,63 +5,50 @@ the disk, but for the first visitor of a day whose salt `Visitors.prepare` has n
 Caches hold pages, referrers and agents, never addresses, and are bounded in entries and in the
 length of what they hold.
 
-A row is put together by position, from runs of columns that stand beside each other in
-`event.Event`: as an Event it takes twice as long, by its 50 names ten times. Tests hold the runs to
-the names.
+A line is put together from pieces of it that are texts already, where the same was there before:
+made whole for each event, of 50 values, it takes three times as long. Tests hold the pieces to the
+names of `event.Event`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from mallard.event import Row
+import orjson
+
+from mallard.event import Line
 from mallard.ingest.campaign import NO_CAMPAIGN, Campaign, read_campaign
-from mallard.ingest.geo import NOWHERE, Places
-from mallard.ingest.page import Page, split_page
+from mallard.ingest.geo import Places
+from mallard.ingest.page import split_page
 from mallard.ingest.payload import RawEvent
-from mallard.ingest.referrer import DIRECT, Referrers, attribute, is_own
+from mallard.ingest.referrer import DIRECT, Referral, Referrers, attribute, is_own
 from mallard.ingest.sender import Sender
 from mallard.ingest.user_agent import UserAgents
 from mallard.ingest.visitor import Visitors
 
-CACHED_PAGES_MAX = 4096
-CACHED_VISITS_MAX = 4096  # of an URL, a referrer and a site; under 32 MiB when all are hostile
+CACHED_MAX = 4096  # of pages, of referrers, of both with a campaign: 16 MiB each if all are hostile
 CACHED_LENGTH_MAX = 512  # longer URLs are taken apart anew each time: some 10 µs
 
 _EVENT_TYPES = {"pageview": "page", "engagement": "engagement"}
-# Place and agent, as they stand beside each other in Event.
-_Who = tuple[
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-]
 
 
-class Visit(NamedTuple):
-    """What a page and its referrer say: a run of Event's columns, under their names."""
+class Visited(NamedTuple):
+    """What an URL says of a page: the columns from `url` to `pathname`, and the campaign's."""
 
-    url: str
+    columns: bytes
     hostname: str
-    pathname: str
-    referrer: str | None
-    referrer_source: str | None
-    channel: str
-    utm_source: str | None
-    utm_medium: str | None
-    utm_campaign: str | None
-    utm_content: str | None
-    utm_term: str | None
-    click_id_kind: str | None
+    campaign: Campaign
+    campaign_columns: bytes
 
 
-_make_visit = Visit._make
+class Came(NamedTuple):
+    """What a referrer says: the columns from `referrer` to `channel`, if there is no campaign."""
+
+    columns: bytes
+    host: str | None
+    referral: Referral
 
 
 class Enricher:
@@ -75,80 +62,112 @@ class Enricher:
         self._places = places
         self._referrers = referrers
         self._signals_count = visitors.privacy_signals != "ignore"
-        self._page = lru_cache(CACHED_PAGES_MAX)(_read_page)
-        self._seen_visit = lru_cache(CACHED_VISITS_MAX)(self._read_visit)
+        self._anew = (_read_page, self._read_referrer, _attributed)
+        self._cached = (
+            lru_cache(CACHED_MAX)(_read_page),
+            lru_cache(CACHED_MAX)(self._read_referrer),
+            lru_cache(CACHED_MAX)(_attributed),
+        )
 
-    def for_sender(
-        self, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Callable[[RawEvent, str], Row]:
-        """Return what makes the row of a site (its id) out of a sender's raw event.
+    def lines(
+        self, raws: Iterable[RawEvent], sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> list[Line]:
+        """Return what is stored of a sender's raw events: a line for each of their sites.
 
         at_us: when the events were received, in microseconds; it becomes their timestamp. source
-        and ingest_api: which kind of client and which door, as `event.Event` has them. What is
-        the same for all events of a request is found out once; so keep the function no longer
-        than the request. The visitor is None where the address is unknown or a mail service's,
-        and where a privacy signal asks for it.
-        The function raises Overloaded if a visitor id needs a salt that the disk does not take.
+        and ingest_api: which kind of client and which door, as `event.Event` has them. The visitor
+        is None where the address is unknown or a mail service's, and where a privacy signal asks
+        for it. Raises Overloaded if a visitor id needs a salt that the disk does not take.
         """
-        user_agent, hints, language = sender.user_agent, sender.client_hints, sender.language
-        describe, visitor_of = self._agents.describe, self._visitors.visitor_id
+        describe, user_agent, hints = self._agents.describe, sender.user_agent, sender.client_hints
         agent = describe(user_agent, hints)
-        place, visitor_address = NOWHERE, None
-        if sender.address is not None and not agent.is_proxy:
-            place = self._places.place(sender.address)
-            if not (sender.privacy_signal and self._signals_count):
-                visitor_address = sender.address
-        usual_who: _Who = place + agent[:5]
-        is_silent = agent.device_type is None
+        address = None if agent.is_proxy else sender.address
+        place = self._places.place(address)
+        if sender.privacy_signal and self._signals_count:
+            address = None
         visitors: dict[str, int | None] = {}
-        who_by_width: dict[int | None, _Who] = {}  # of an agent that does not say what it runs on
-
-        def enrich(raw: RawEvent, site_id: str) -> Row:
-            # In two steps: name by name it takes twice as long.
-            name, url, referrer, width, props, amount, currency = raw[1:8]
+        begins: dict[tuple[str, str, bool], bytes] = {}
+        whos: dict[int | None, tuple[str | None, ...]] = {}
+        ends: dict[int | None, bytes] = {}  # of events that say nothing more than a width
+        lines: list[Line] = []
+        for raw in raws:
+            # Cut first: name by name, or uncut, it takes twice as long.
+            sites, name, url, referrer, width, props, amount, currency = raw[:8]
             interactive, hash_mode, depth, engaged_ms = raw[8:12]
-            event_type = _EVENT_TYPES.get(name, "track")
-            # An engagement report is the page's doing; it must not undo a bounce.
-            interactive = interactive and event_type != "engagement"
-            visitor_id = None
-            if visitor_address is not None:
-                if site_id not in visitors:
-                    visitors[site_id] = visitor_of(site_id, visitor_address, user_agent, at_us)
-                visitor_id = visitors[site_id]
-            visit = self._visit(url, hash_mode, referrer, site_id)
-            who = usual_who
-            if is_silent:
-                if width not in who_by_width:
-                    who_by_width[width] = place + describe(user_agent, hints, width)[:5]
-                who = who_by_width[width]
-            # Runs of Event's columns, in its order. What these doors do not know is None.
-            what = (site_id, at_us, name, event_type, source, ingest_api, interactive)
-            ids = (None, None, None, None, None, visitor_id, None, None, None, None)
-            texts = (width, language, props, None, None, amount, currency, None)
-            read = (engaged_ms, depth, False, False)
-            return what + ids + visit + who + texts + read
+            is_plain = props is None and amount is None and depth is None and engaged_ms is None
+            end = ends.get(width) if is_plain else None
+            if end is None:
+                who = whos.get(width)
+                if who is None:  # an agent that does not say what it runs on is told by its screen
+                    told = agent.device_type is not None
+                    who = place + (agent if told else describe(user_agent, hints, width))[:5]
+                    whos[width] = who
+                what = (width, sender.language, props, None, None, amount, currency, None)
+                end = _piece(who + what + (engaged_ms, depth, False, False))
+                if is_plain:
+                    ends[width] = end
+            length = len(url) if referrer is None else len(url) + len(referrer)
+            read_page, read_referrer, attributed = (
+                self._cached if length <= CACHED_LENGTH_MAX else self._anew
+            )
+            page = read_page(url, hash_mode)
+            seen = _DIRECT if referrer is None else read_referrer(referrer)
+            for site_id in sites:
+                begin = begins.get((site_id, name, interactive))
+                if begin is None:
+                    if site_id not in visitors and address is not None:
+                        visitors[site_id] = self._visitors.visitor_id(
+                            site_id, address, user_agent, at_us
+                        )
+                    begin = _begin(
+                        site_id, at_us, name, source, ingest_api, interactive, visitors.get(site_id)
+                    )
+                    begins[site_id, name, interactive] = begin
+                came = _DIRECT if is_own(seen.host, page.hostname, site_id) else seen
+                columns = came.columns
+                if page.campaign is not NO_CAMPAIGN:
+                    columns = attributed(came.referral, page.campaign)
+                lines.append(b",".join((begin, page.columns, columns, page.campaign_columns, end)))
+        return lines
 
-        return enrich
-
-    def _visit(self, url: str, hash_mode: bool, referrer: str | None, site_id: str) -> Visit:
-        length = len(url) if referrer is None else len(url) + len(referrer)
-        read = self._seen_visit if length <= CACHED_LENGTH_MAX else self._read_visit
-        return read(url, hash_mode, referrer, site_id)
-
-    def _read_visit(self, url: str, hash_mode: bool, referrer: str | None, site_id: str) -> Visit:
-        read_page = self._page if len(url) <= CACHED_LENGTH_MAX else _read_page
-        page, campaign = read_page(url, hash_mode)
+    def _read_referrer(self, referrer: str) -> Came:
         referral = self._referrers.read(referrer)
-        if is_own(referral.host, page.hostname, site_id):
-            referral = DIRECT
-        source, channel = referral.source, referral.channel
-        if campaign is not NO_CAMPAIGN:
-            source, channel = attribute(referral, campaign)
-        # By position: by its names it takes eight times as long, and pages are many.
-        return _make_visit((*page[:3], referral.url, source, channel, *campaign[1:]))
+        return Came(
+            _piece((referral.url, referral.source, referral.channel)), referral.host, referral
+        )
 
 
-def _read_page(url: str, hash_mode: bool) -> tuple[Page, Campaign]:
+def _piece(values: tuple[object, ...]) -> bytes:
+    """Return neighbouring columns of a line."""
+    return orjson.dumps(values, default=str)[1:-1]
+
+
+def _begin(
+    site_id: str,
+    at_us: int,
+    name: str,
+    source: str,
+    ingest_api: str,
+    interactive: bool,
+    visitor_id: int | None,
+) -> bytes:
+    """Return the columns from `site_id` to `company_id`."""
+    event_type = _EVENT_TYPES.get(name, "track")
+    # An engagement report is the page's doing; it must not undo a bounce.
+    interactive = interactive and event_type != "engagement"
+    what = (site_id, at_us, name, event_type, source, ingest_api, interactive)
+    # What these doors do not know is None.
+    return _piece((*what, None, None, None, None, None, visitor_id, None, None, None, None))
+
+
+_DIRECT = Came(_piece((DIRECT.url, DIRECT.source, DIRECT.channel)), None, DIRECT)
+
+
+def _attributed(referral: Referral, campaign: Campaign) -> bytes:
+    return _piece((referral.url, *attribute(referral, campaign)))
+
+
+def _read_page(url: str, hash_mode: bool) -> Visited:
     page = split_page(url, hash_mode)
-    # Without its query, which the cache need not keep.
-    return page._replace(query=""), read_campaign(page.query)
+    campaign = read_campaign(page.query)
+    return Visited(_piece(page[:3]), page.hostname, campaign, _piece(campaign[1:]))

@@ -8,14 +8,14 @@ what is refused is raised, and counted by the door.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil
 from typing import Any, Literal, NamedTuple, Protocol
 
 from mallard.clock import Clock, to_datetime
 from mallard.errors import MallardError, RateLimited
-from mallard.event import Event, Row
+from mallard.event import Event, Line, unpack
 from mallard.ingest.admission import ACCEPTED, Admission, Reason
 from mallard.ingest.payload import RawEvent
 from mallard.ingest.sender import Sender
@@ -36,22 +36,25 @@ class Outcome(NamedTuple):
 
 
 _ONE_STORED = Outcome(1)  # what nearly every request comes to
+_NONE_DROPPED: Sequence[tuple[RawEvent, Reason]] = ()
 Settle = Callable[[Outcome | Exception], None]
 
 
 class Enriches(Protocol):
     """What `enrichment.Enricher` does, as far as the path needs it."""
 
-    def for_sender(
-        self, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Callable[[RawEvent, str], Row]:
-        """Return what makes a sender's raw event and one of its sites into what is stored."""
+    def lines(
+        self, raws: Iterable[RawEvent], sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> list[Line]:
+        """Return what is stored of a sender's raw events: a line for each of their sites."""
 
 
 class Appends(Protocol):
     """What `buffer.Buffer` does, as far as the path needs it."""
 
-    def submit(self, events: Sequence[Row], settle: Callable[[Any], None]) -> None:
+    def submit(
+        self, lines: Sequence[Line], received_at: int, settle: Callable[[Any], None]
+    ) -> None:
         """Call settle once the events are durable, together, or with an Exception.
 
         Raises Overloaded.
@@ -91,33 +94,29 @@ class Pipeline:
         settle: gets the outcome, or the error that `accept` would raise once it had waited. What
         can be refused at once is raised.
         """
-        admit = self._admission.for_sender(sender)
-        admitted: list[RawEvent] = []
-        dropped: list[tuple[RawEvent, Reason]] = []
-        for raw in raws:
-            verdict = admit(raw)
-            if verdict is ACCEPTED:
-                admitted.append(raw)
-            else:
-                dropped.append((raw, verdict.reason))
-        if not admitted:
-            settle(self._outcome(0, dropped, door))
-            return
+        verdicts = self._admission.verdicts(raws, sender)
+        admitted, dropped = raws, _NONE_DROPPED
+        if verdicts.count(ACCEPTED) < len(raws):
+            judged = list(zip(raws, verdicts, strict=True))
+            admitted = [raw for raw, verdict in judged if verdict is ACCEPTED]
+            dropped = [(raw, verdict.reason) for raw, verdict in judged if verdict is not ACCEPTED]
+            if not admitted:
+                settle(self._outcome(0, dropped, door))
+                return
         self._admission.charge(admitted)
-        at_us, source = self._clock.now_ms() * 1000, _source(sender, door)
-        enrich = self._enricher.for_sender(sender, at_us, source, door)
-        events = [enrich(raw, site) for raw in admitted for site in raw.sites]
+        at_us = self._clock.now_ms() * 1000
+        lines = self._enricher.lines(admitted, sender, at_us, _source(sender, door), door)
 
         def stored(result: object) -> None:
             if isinstance(result, Exception):
                 settle(result)
             else:
-                settle(self._outcome(len(events), dropped, door))
+                settle(self._outcome(len(lines), dropped, door))
 
-        self._buffer.submit(events, stored)
+        self._buffer.submit(lines, at_us, stored)
 
     def _outcome(
-        self, accepted: int, dropped: list[tuple[RawEvent, Reason]], door: Door
+        self, accepted: int, dropped: Sequence[tuple[RawEvent, Reason]], door: Door
     ) -> Outcome:
         """Count what became of a request's events, and return it."""
         if accepted:
@@ -141,15 +140,15 @@ class Pipeline:
             "events": [],
         }
         try:
-            verdict = self._admission.for_sender(sender)(raw)
+            (verdict,) = self._admission.verdicts((raw,), sender)
             if verdict is not ACCEPTED:
                 return _told("dropped", verdict.reason.value, verdict.detail) | told
             if wait := self._admission.wait_seconds([raw]):
                 detail = "There are too many events for this site."
                 raise RateLimited(detail, retry_after_seconds=ceil(wait))
             at_us, source = self._clock.now_ms() * 1000, _source(sender, door)
-            enrich = self._enricher.for_sender(sender, at_us, source, door)
-            told["events"] = [readable(Event._make(enrich(raw, site))) for site in raw.sites]
+            lines = self._enricher.lines((raw,), sender, at_us, source, door)
+            told["events"] = [readable(event) for event in unpack(b"\n".join(lines))]
         except MallardError as error:
             return _told("refused", error.code, error.detail) | told
         return _told("accepted", verdict.reason.value, verdict.detail) | told

@@ -145,6 +145,7 @@ class Referrers:
         return self.is_spam(self.read(referrer).host)
 
 
+@lru_cache(CACHED_REFERRERS_MAX)  # of hosts: no longer than 253 characters each
 def is_own(host: str | None, hostname: str, site_id: str) -> bool:
     """Tell whether a referrer's host is the page's own, the site, or a part of the site."""
     if host is None:

@@ -12,7 +12,7 @@ from mallard.buffer import commit as commit_module
 from mallard.buffer.commit import Receipt
 from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import Overloaded
-from mallard.event import Event, Frame
+from mallard.event import Frame
 from mallard.files import Files
 from tests.buffer.rig import NODE, Rigs, names, until_true
 from tests.factories import make_event
@@ -315,11 +315,11 @@ async def test_an_inner_fault_is_answered_and_costs_no_room(
 ) -> None:
     rig = rigs(capacity_events=1)
 
-    def fault(events: tuple[Event, ...]) -> bytes:
+    def fault(frame: Frame) -> bytes:
         raise RuntimeError("a mistake of ours")
 
     with monkeypatch.context() as broken:
-        broken.setattr(commit_module, "pack", fault)
+        broken.setattr(commit_module, "encode", fault)
         with pytest.raises(RuntimeError, match="mistake"):
             await rig.buffer.append([make_event()])
     assert (await rig.buffer.append([make_event()])).first_position == 1

@@ -17,6 +17,7 @@ from mallard.buffer.frame import (
     decode,
     encode,
     scan,
+    size_bytes,
 )
 from mallard.errors import CorruptData
 from mallard.event import Event, Frame, pack
@@ -53,9 +54,11 @@ def test_what_goes_into_the_log_comes_out_of_it_every_column(
     events: list[Event], position: int, loaded_at: int, node: int
 ) -> None:
     frame = Frame(position, loaded_at, node, tuple(events))
-    frames, damage = read(to_bytes(frame))
+    data = to_bytes(frame)
+    frames, damage = read(data)
     assert frames == [frame]
     assert damage == []
+    assert size_bytes(frame) == len(data)
     types = [type(value) for event in frame.events for value in event]
     assert [type(value) for event in frames[0].events for value in event] == types
 
@@ -149,11 +152,12 @@ def test_text_that_is_no_unicode_is_a_type_error_and_a_number_too_big_a_value_er
 
 
 def test_the_format_on_disk_is_the_one_that_is_described() -> None:
-    payload = pack(FRAMES[0].events)
-    data = to_bytes(FRAMES[0])
+    data = to_bytes(FRAMES[1])
+    payload = data[40:]
     assert HEADER_BYTES == 40
-    assert data[40:] == payload
-    fields = (b"MWF1", 1, 3, 1, len(payload), 1, 10, crc32(payload))
+    fields = (b"MWF1", 1, 3, 2, len(payload), 2, 20, crc32(payload))
     assert struct.unpack("<4sHHIIqqI", data[:36]) == fields
     assert struct.unpack("<I", data[36:40]) == (crc32(data[:36]),)
-    assert orjson.loads(payload)[0][:3] == ["a.example", 5, "one"]
+    rows = orjson.loads(payload)
+    assert [row[:3] for row in rows] == [["b.example", 6, "two"], ["b.example", 7, "three"]]
+    assert orjson.dumps(rows) == payload

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mallard.config import PrivacyConfig
-from mallard.event import Event, Frame, to_table
+from mallard.event import Event, Frame, to_table, unpack
 from mallard.files import Files
 from mallard.ingest.campaign import Campaign
-from mallard.ingest.enrichment import CACHED_LENGTH_MAX, Enricher, Visit
+from mallard.ingest.enrichment import CACHED_LENGTH_MAX, Enricher
 from mallard.ingest.geo import Place, Places
 from mallard.ingest.page import Page
 from mallard.ingest.payload import RawEvent
@@ -35,8 +35,12 @@ def make_enricher(folder: Path, signals: str = "anonymous") -> Enricher:
 
 def enrich(raw: RawEvent, sender: Sender | None = None, signals: str = "anonymous") -> Event:
     enricher = make_enricher(Path("unused"), signals)
-    row = enricher.for_sender(sender or make_sender(), NOON_US, "Snippet", "post")
-    return Event._make(row(raw, "example.com"))
+    return told(enricher, raw, sender)[0]
+
+
+def told(enricher: Enricher, raw: RawEvent, sender: Sender | None = None) -> tuple[Event, ...]:
+    lines = enricher.lines((raw,), sender or make_sender(), NOON_US, "Snippet", "post")
+    return unpack(b"\n".join(lines))
 
 
 def test_a_pageview_becomes_a_whole_row() -> None:
@@ -157,11 +161,7 @@ def test_hash_mode_reaches_the_path(tmp_path: Path) -> None:
 def test_what_was_seen_before_gives_the_same_again(tmp_path: Path) -> None:
     enricher = make_enricher(tmp_path)
     raw = make_raw(url="https://example.com/?utm_source=a", referrer="https://b.org/")
-    first, again = (
-        enricher.for_sender(make_sender(), NOON_US, "Snippet", "post")(raw, "example.com")
-        for _ in range(2)
-    )
-    assert first == again
+    assert told(enricher, raw) == told(enricher, raw)
     long_raw = make_raw(url="https://example.com/" + "x" * 2000)
     assert enrich(long_raw).pathname == "/" + "x" * 2000
 
@@ -180,15 +180,15 @@ class Berlin(Places):
 
 def test_runs_of_columns_stand_in_an_event_as_they_do_in_what_they_come_from() -> None:
     agent = Agent._fields[:5]
-    assert RawEvent._fields[1:8] == (
-        *("name", "url", "referrer", "screen_width"),
+    assert RawEvent._fields[:8] == (
+        *("sites", "name", "url", "referrer", "screen_width"),
         *("props", "revenue_amount", "revenue_currency"),
     )
     assert RawEvent._fields[8:12] == ("interactive", "hash_mode", "scroll_depth", "engaged_ms")
-    assert Visit._fields[:3] == Page._fields[:3]
-    tags = tuple(name.removeprefix("utm_") for name in Visit._fields[6:])
-    assert tags == Campaign._fields[1:]
-    for run in (Visit._fields, Place._fields + agent):
+    tags = tuple(f"utm_{name}" for name in Campaign._fields[1:-1])
+    came = ("referrer", "referrer_source", "channel")
+    page = (*Page._fields[:3], *came, *tags, Campaign._fields[-1])
+    for run in (page, Place._fields + agent):
         start = Event._fields.index(run[0])
         assert Event._fields[start : start + len(run)] == run
 
@@ -211,14 +211,14 @@ def test_every_value_lands_under_its_own_name(tmp_path: Path) -> None:
         engaged_ms=900,
         script_version="3",
     )
-    event = enricher.for_sender(make_sender(), NOON_US, "API", "batch")(raw, "example.com")
+    (event,) = told(enricher, raw)
     assert event == Event(
         site_id="example.com",
         timestamp=NOON_US,
         event_name="signup",
         event_type="track",
-        source="API",
-        ingest_api="batch",
+        source="Snippet",
+        ingest_api="post",
         interactive=False,
         visitor_id=visitors.visitor_id("example.com", ADDRESS, CHROME, NOON_US),
         url="https://example.com/x",
@@ -264,32 +264,44 @@ def test_every_value_lands_under_its_own_name(tmp_path: Path) -> None:
 def test_many_events_of_a_sender_are_what_each_would_be_alone(
     tmp_path: Path, sender: dict[str, Any]
 ) -> None:
-    enricher = make_enricher(tmp_path)
+    raws = [
+        make_raw(sites=sites, screen_width=width, **values)
+        for sites in (("example.com",), ("b.org", "example.com"))
+        for width in (390, 1920)
+        for values in (
+            {},
+            {"name": "x"},
+            {"props": '{"a":1}'},
+            {"engaged_ms": 5},
+            {"scroll_depth": 0},
+            {"revenue_amount": Decimal("0.00")},
+            {"referrer": "https://c.org/"},
+            {"interactive": False},
+            {"url": "/#/a", "hash_mode": True},
+        )
+    ]
     who = make_sender(**sender)
-    together = enricher.for_sender(who, NOON_US, "API", "batch")
-    for site in ("example.com", "b.org", "example.com"):
-        for raw in (make_raw(screen_width=390), make_raw(screen_width=1920), make_raw(name="x")):
-            alone = make_enricher(tmp_path).for_sender(who, NOON_US, "API", "batch")(raw, site)
-            assert together(raw, site) == alone
+    together = make_enricher(tmp_path).lines(raws, who, NOON_US, "Snippet", "post")
+    alone = [told(make_enricher(tmp_path), raw, who) for raw in raws]
+    assert unpack(b"\n".join(together)) == tuple(event for events in alone for event in events)
+    assert len(set(together)) == len(together) - len(raws) // 2  # one site is in all of them
 
 
 def test_where_a_sender_is_gets_looked_up_once(tmp_path: Path) -> None:
     places = Berlin()
     visitors = Visitors(PrivacyConfig(visitor_salt="derived", secret="s"), tmp_path, Files())
-    enrich_one = Enricher(AGENTS, visitors, places, Referrers()).for_sender(
-        make_sender(), NOON_US, "API", "batch"
-    )
-    rows = [Event._make(enrich_one(make_raw(), site)) for site in ("a.org", "b.org")]
+    enricher = Enricher(AGENTS, visitors, places, Referrers())
+    rows = told(enricher, make_raw(sites=("a.org", "b.org")))
     assert {row.city for row in rows} == {"Berlin"}
     assert places.asked == 1
 
 
 def test_a_referrer_means_something_else_on_another_site_or_page(tmp_path: Path) -> None:
-    enrich_one = make_enricher(tmp_path).for_sender(make_sender(), NOON_US, "API", "batch")
+    enricher = make_enricher(tmp_path)
     raw = make_raw(referrer="https://b.org/")
     here = raw._replace(url="https://b.org/")
     asked = [(raw, "example.com"), (raw, "b.org"), (here, "example.com"), (raw, "example.com")]
-    referrers = [Event._make(enrich_one(*one)).referrer for one in asked]
+    referrers = [told(enricher, raw._replace(sites=(site,)))[0].referrer for raw, site in asked]
     assert referrers == ["https://b.org/", None, None, "https://b.org/"]
 
 
@@ -297,8 +309,8 @@ def test_long_urls_and_referrers_are_not_kept(tmp_path: Path) -> None:
     enricher = make_enricher(tmp_path)
     half = "x" * (CACHED_LENGTH_MAX // 2)
     raw = make_raw(url=f"https://example.com/{half}", referrer=f"https://b.org/{half}")
-    enricher.for_sender(make_sender(), NOON_US, "API", "batch")(raw, "example.com")
-    assert enricher._seen_visit.cache_info().currsize == 0
+    told(enricher, raw)
+    assert [cached.cache_info().currsize for cached in enricher._cached] == [0, 0, 0]
 
 
 @given(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from mallard.clock import Clock
 from mallard.config import IngestConfig, PrivacyConfig
 from mallard.errors import Forbidden, Overloaded, RateLimited
-from mallard.event import Event, Row
+from mallard.event import Event, Line, line_of, unpack
 from mallard.ingest.admission import Admission, Reason
 from mallard.ingest.bots import Bots
 from mallard.ingest.payload import RawEvent
@@ -32,25 +32,30 @@ BOT = "Googlebot/2.1"
 class Enricher:
     """Keeps what a test asks for."""
 
-    def for_sender(
-        self, sender: Sender, at_us: int, source: str, ingest_api: str
-    ) -> Callable[[RawEvent, str], Event]:
-        return lambda raw, site_id: Event(
-            site_id, at_us, raw.name, source=source, ingest_api=ingest_api
-        )
+    def lines(
+        self, raws: Iterable[RawEvent], sender: Sender, at_us: int, source: str, ingest_api: str
+    ) -> list[Line]:
+        return [
+            line_of(Event(site_id, at_us, raw.name, source=source, ingest_api=ingest_api))
+            for raw in raws
+            for site_id in raw.sites
+        ]
 
 
 class Buffer:
     """Takes events until it is full."""
 
     def __init__(self) -> None:
-        self.commits: list[list[Event]] = []
+        self.commits: list[tuple[Event, ...]] = []
         self.full = False
 
-    def submit(self, events: Sequence[Row], settle: Callable[[Any], None]) -> None:
+    def submit(
+        self, lines: Sequence[Line], received_at: int, settle: Callable[[Any], None]
+    ) -> None:
         if self.full:
             raise Overloaded("Full.")
-        self.commits.append([Event._make(event) for event in events])
+        self.commits.append(unpack(b"\n".join(lines)))
+        assert {event.timestamp for event in self.commits[-1]} == {received_at}
         settle(None)
 
 
