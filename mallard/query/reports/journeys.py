@@ -6,6 +6,7 @@ without a path is `page`. Staying at a place, by loading it again, is no step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,6 +21,10 @@ from mallard.query.reports.daily import EVENTS, added
 from mallard.query.sql import Sql, literal
 
 STEPS_MAX = 5
+# Of a large site a day has tens of thousands of paths, nearly all of one visit. So many of a day
+# are kept for a time, which are the common ones.
+PATHS_OF_DAY = 4_000
+MEANT_MAX = 2_000  # paths that are looked for by name
 _VISIT = "date, visitor_id, visit"
 _COUNTS = {"visits": pa.int64(), "visitors": pa.int64()}
 _IN_VISIT = f"OVER (PARTITION BY {_VISIT} ORDER BY key)"
@@ -128,36 +133,113 @@ def _flows(question: FlowsQuestion) -> Sql:
         GROUP BY date, step, near, far""")
 
 
-def paths(session: Session, answers: Answers, question: PathsQuestion) -> list[Path]:
-    """Return the most common paths that visits begin with."""
+def paths(
+    session: Session, answers: Answers, question: PathsQuestion, most: int = PATHS_OF_DAY
+) -> list[Path]:
+    """Return the most common paths that visits begin with.
+
+    most: so many of a day are looked at first, and all of them only where that does not tell.
+    """
+    columns = [f"place_{n}" for n in range(question.steps)]
+    by = dict.fromkeys(columns, pa.string())
+    every = _begun(columns)
+    common = _common(every, columns, most)
+    sums = added(session, answers, question.choice, common, by, {**_COUNTS, "hidden": pa.int64()})
+    days = Sql(f"FROM {sums} WHERE place_0 IS NULL")
+    ((of, hidden),) = session.rows(Sql(f"SELECT sum(visits)::BIGINT, sum(hidden)::BIGINT {days}"))
+    ordered = f"visits DESC, {', '.join(f'{name} NULLS FIRST' for name in columns)}"
+    if hidden:
+        meant = _meant(session, sums, question, hidden)
+        if meant is None:
+            sums = added(session, answers, question.choice, every, by, _COUNTS)
+        elif meant:
+            some = _those(every, meant)
+            sums = added(session, answers, question.choice, some, by, _COUNTS)
+    rows = session.rows(
+        Sql(f"""
+        SELECT {", ".join(columns)}, visits, visitors
+        FROM {sums} WHERE place_0 IS NOT NULL
+        ORDER BY {ordered} LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+    )
+    return [
+        Path(tuple(each for each in places if each is not None), visits, visitors, of)
+        for *places, visits, visitors in rows
+    ]
+
+
+def _begun(columns: Sequence[str]) -> Sql:
+    """The paths of each date, and how many visits begin so."""
     # A column for each place, and visits summed up twice: lists of places, or sets of visitors,
     # would have to fit in memory all at once.
-    names = [f"place_{n}" for n in range(question.steps)]
-    columns = ", ".join(names)
-    following = ", ".join(f"lead(place, {n}) {_IN_VISIT} AS place_{n}" for n in range(len(names)))
-    counted = Sql(f"""
-        SELECT date, {columns}, sum(visits)::BIGINT AS visits, count(*) AS visitors
+    names = ", ".join(columns)
+    following = ", ".join(
+        f"lead(place, {n}) {_IN_VISIT} AS {name}" for n, name in enumerate(columns)
+    )
+    return Sql(f"""
+        SELECT date, {names}, sum(visits)::BIGINT AS visits, count(*) AS visitors
         FROM (
-            SELECT {columns}, date, count(*) AS visits
+            SELECT {names}, date, count(*) AS visits
             FROM (
                 SELECT date, visitor_id, row_number() {_IN_VISIT} AS number, {following}
                 FROM ({_moves(_acts(Sql("false")))})
-            ) WHERE number = 1 GROUP BY {columns}, date, visitor_id
+            ) WHERE number = 1 GROUP BY {names}, date, visitor_id
         )
-        GROUP BY date, {columns}""")
-    by = dict.fromkeys(names, pa.string())
-    sums = added(session, answers, question.choice, counted, by, _COUNTS)
-    rows = session.rows(
+        GROUP BY date, {names}""")
+
+
+def _common(every: Sql, columns: Sequence[str], most: int) -> Sql:
+    """The most common paths of each date, at most so many, and without places all visits of it.
+
+    hidden: the most visits that a path of the date may have that is not among them.
+    """
+    # Of most paths a large site has one visit a day.
+    return Sql(f"""
+        WITH every AS MATERIALIZED ({every}),
+        days AS MATERIALIZED (
+            SELECT date, sum(visits)::BIGINT AS visits,
+                coalesce(max(visits, {int(most) + 1})[{int(most) + 1}], 0) AS hidden
+            FROM every GROUP BY date
+        )
+        SELECT every.*, hidden FROM every JOIN days USING (date) WHERE every.visits > hidden
+        UNION ALL BY NAME SELECT date, visits, 0 AS visitors, hidden FROM days""")
+
+
+def _meant(
+    session: Session, sums: Sql, question: PathsQuestion, hidden: int
+) -> list[tuple[str | None, ...]] | None:
+    """Return the paths that may be asked for, if numbers of them are hidden; None: all may be.
+
+    hidden: the most visits that a path may have that is common on no day.
+    """
+    columns = ", ".join(f"place_{n}" for n in range(question.steps))
+    last = question.offset + question.limit
+    known = f"FROM {sums} WHERE place_0 IS NOT NULL"
+    ((count, least),) = session.rows(
         Sql(f"""
-        SELECT {columns}, visits, visitors, (SELECT sum(visits)::BIGINT FROM {sums})
-        FROM {sums}
-        ORDER BY visits DESC, {", ".join(f"{name} NULLS FIRST" for name in names)}
-        LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+        SELECT count(*), min(visits) FROM (
+            SELECT visits {known} ORDER BY visits DESC LIMIT {int(last)}
+        )""")
     )
-    return [
-        Path(tuple(each for each in row[: len(names)] if each is not None), *row[len(names) :])
-        for row in rows
-    ]
+    if count < last or least <= hidden:
+        return None
+    # The numbers of a path are whole if it is common on each day with hidden ones.
+    found = session.rows(
+        Sql(f"""
+        SELECT {columns}, hidden < {int(hidden)}
+        {known} AND visits + {int(hidden)} - hidden >= {int(least)} LIMIT {MEANT_MAX + 1}""")
+    )
+    if len(found) > MEANT_MAX:
+        return None
+    return [row[:-1] for row in found] if any(row[-1] for row in found) else []
+
+
+def _those(every: Sql, meant: Sequence[tuple[str | None, ...]]) -> Sql:
+    """Some of the paths of each date. No place is an empty text."""
+    columns = ", ".join(f"coalesce(place_{n}, '')" for n in range(len(meant[0])))
+    listed = ", ".join(
+        f"({', '.join(literal(place or '') for place in path)})" for path in sorted(meant, key=str)
+    )
+    return Sql(f"FROM ({every}) WHERE ({columns}) IN ({listed})")
 
 
 def _moves(acts: Sql) -> Sql:

@@ -3,13 +3,25 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallard.event import Event
+from mallard.query.answers import Answers
+from mallard.query.engine import Session
 from mallard.query.period import Period
+from mallard.query.reports import journeys
+from mallard.query.reports.chosen import Choice
+from mallard.query.reports.daily import added
 from mallard.query.reports.journeys import (
+    PATHS_OF_DAY,
     Direction,
     Flow,
     FlowsQuestion,
@@ -19,10 +31,15 @@ from mallard.query.reports.journeys import (
     paths,
 )
 from mallard.query.reports.steps import read_step
+from mallard.query.sql import Sql
+from tests.factories import NOON_US, make_event
 from tests.oracle import Stored, Visit
 from tests.oracle_answers import fits
 from tests.query.reports.laid import CHOICES, PERIODS, PHASES, One, again, asked, chosen, laid_out
 from tests.query.reports.test_funnel import CONTEXT
+from tests.query.test_answers import SITE, Room
+
+DAY_US = 86_400_000_000
 
 ANCHORS = st.sampled_from(["page:/", "page:/p**", "event:signup", "event:nothing"])
 FLOWS = st.builds(
@@ -35,7 +52,9 @@ FLOWS = st.builds(
     st.integers(1, 5),
     st.sampled_from([1, 100]),
 )
-PATHS = st.builds(PathsQuestion, CHOICES, st.integers(1, 5), st.sampled_from([2, 100]))
+PATHS = st.builds(
+    PathsQuestion, CHOICES, st.integers(1, 5), st.sampled_from([1, 2, 100]), st.sampled_from([0, 1])
+)
 
 
 def place(event: Event) -> str:
@@ -114,4 +133,72 @@ def test_journeys_are_what_plain_python_says(
                 for path, visits in counted.items()
             ]
             every.sort(key=lambda path: (-path.visits, path.places))
-            assert asked(room, paths, each) == every[: each.limit]
+            # Few of a day, so that others are hidden.
+            for most in (1, 3, PATHS_OF_DAY):
+                report = partial(paths, most=most)
+                assert asked(room, report, each) == every[each.offset :][: each.limit]
+
+
+def visits_of(day: int, **numbers: int) -> list[Event]:
+    """Return visits of one page each, so many to each page."""
+    pages = [page for page, number in numbers.items() for _ in range(number)]
+    return [
+        make_event(pathname=f"/{page}", timestamp=NOON_US + day * DAY_US, visitor_id=n)
+        for n, page in enumerate(pages)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "meant_max", "looks"),
+    [
+        (1, 2, ["common", "some"]),  # by what is hidden it may be /a or /c
+        (1, 1, ["common", "every"]),  # too many to look for by name
+        (2, 2, ["common", "some"]),
+        (3, 2, ["common", "every"]),  # it may be one that is common on no day
+    ],
+)
+def test_paths_are_looked_for_again_while_a_hidden_visit_may_matter(
+    limit: int,
+    meant_max: int,
+    looks: list[str],
+    tmp_path: FilePath,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    def spied(session: Session, answers: Answers, choice: Choice, sql: Sql, *rest: Any) -> Sql:
+        kinds = {"hidden": "common", "IN (('page:": "some"}
+        made.append(next((kinds[each] for each in kinds if each in sql), "every"))
+        return added(session, answers, choice, sql, *rest)
+
+    monkeypatch.setattr(journeys, "added", spied)
+    monkeypatch.setattr(journeys, "MEANT_MAX", meant_max)
+    room = Room(tmp_path)
+    try:
+        room.flush(visits_of(0, a=5, b=1))
+        room.flush(visits_of(1, c=5, a=2, d=2))
+        room.settle(sum_up=False)
+        choice = Choice(SITE, Period.of_days(date(2024, 5, 1), date(2024, 5, 2), ZoneInfo("UTC")))
+        report = partial(paths, most=1)
+        found = asked(room, report, PathsQuestion(choice, 2, limit))
+        every = [("/a", 7), ("/c", 5), ("/d", 2), ("/b", 1)]
+        assert found == [Path((f"page:{page}",), n, n, 15) for page, n in every[:limit]]
+        assert made == looks
+    finally:
+        room.close()
+
+
+def test_paths_that_are_common_on_every_day_are_looked_for_once(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path)
+    try:
+        room.flush(visits_of(0, a=9, b=1, c=1))
+        room.flush(visits_of(1, a=9, d=1, e=1))
+        room.settle(sum_up=False)
+        monkeypatch.setattr(journeys, "_those", None)
+        choice = Choice(SITE, Period.of_days(date(2024, 5, 1), date(2024, 5, 2), ZoneInfo("UTC")))
+        found = asked(room, partial(paths, most=1), PathsQuestion(choice, 1, 1))
+        assert found == [Path(("page:/a",), 18, 18, 22)]
+    finally:
+        room.close()
