@@ -8,30 +8,30 @@ visits, which of an open day are made up when asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.query.counting import count_groups
-from mallard.query.dimensions import Dimension
 from mallard.query.engine import Session
 from mallard.query.kept import Kept
 from mallard.query.period import Slice
-from mallard.query.rollup import SLICES, has_slice, is_true
+from mallard.query.rolled import file_of, sums_of_files
+from mallard.query.running_sums import RunningSums, folded, read
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.site_days import SiteDays, narrow
-from mallard.query.sql import Sql, literal
+from mallard.query.sql import Sql
 from mallard.query.sums import (
-    TOTALS,
     Addable,
     Grouping,
+    compact,
     has_all,
     in_bucket,
     narrowed,
@@ -53,35 +53,58 @@ _COUNTED_AT_ONCE = 500_000
 _KEPT_ROWS = 1_000
 # Rows of files of sums that are read at once, a part of which has the dimension asked for.
 _ROLLED_AT_ONCE = 2_000_000
-# What is read of rollups: totals of a slice of a day, or of a whole day (null) what is asked for.
-_WANTED = pa.schema(
-    [
-        ("date", pa.date32()),
-        ("dimension", pa.string()),
-        ("slice", pa.string()),
-        ("number", pa.int32()),
-        ("bucket", pa.int32()),
-    ]
-)
-
 
 Q = TypeVar("Q", bound=Addable)
 T = TypeVar("T")
-# Counts pieces of site-days, given queries for the events and the visits of these whole days.
-# What it returns of each has the columns of the question's `schema`, but for the bucket.
-Count = Callable[[Session, Q, tuple[Sql, Sql], Sequence[Slice]], dict[Slice, pa.Table]]
+# Counts pieces of site-days, given queries for the events and the visits of these whole days: with
+# a query for `start_us` of a piece and the columns of the question's `schema`, but for the bucket.
+Count = Callable[[Session, Q, tuple[Sql, Sql], Sequence[Slice]], Sql]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked(Generic[Q]):
-    """What is asked of which days, and how it is counted where it is not known."""
+    """What is asked of which days, how it is counted where it is not known, and what it comes to.
+
+    sums: gets at once what is too large to be held; all else is added to them later.
+    """
 
     days: SiteDays
     question: Q
     count: Count[Q]
+    sums: RunningSums
 
-    def counted(self, found: tuple[Sql, Sql], pieces: Sequence[Slice]) -> dict[Slice, pa.Table]:
-        return self.count(self.days.session, self.question, found, pieces)
+    def counted(
+        self, found: tuple[Sql, Sql], pieces: Sequence[Slice], events: int
+    ) -> dict[Slice, pa.Table]:
+        """Return what each piece comes to, or nothing at all where that is too large to be held.
+
+        events: how many are counted, about.
+        """
+        session = self.days.session
+        sums = read(session, self.count(session, self.question, found, pieces), events)
+        if isinstance(sums, pa.Table):
+            tables = split(sums, "start_us", {piece.start_us: piece for piece in pieces})
+            return {piece: compact(self.question, table) for piece, table in tables.items()}
+        columns = [each.start_us for each in pieces], [each.bucket for each in pieces]
+        taken = session.take(pa.table(columns, ["start_us", "bucket"]))
+        self.sums.add_made(sums, Sql(f"FROM {sums} JOIN {taken} USING (start_us)"))
+        return {}
+
+    def folded(
+        self, tables: Iterable[pa.Table], first: int
+    ) -> Generator[pa.Table, None, pa.Table | None]:
+        """Yield what tables come to; return it, if it is worth to be kept beside them.
+
+        first: the bucket that those of what is returned are counted from.
+        """
+        only: pa.Table | None = None
+        for number, (whole, rows) in enumerate(folded(self.question, tables)):
+            yield whole
+            worth = 2 * whole.num_rows <= rows or whole.num_rows <= _KEPT_ROWS
+            only = whole if number == 0 and worth else None
+        if only is None or self.sums.are_large:
+            return None
+        return packed(in_bucket(only, -first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +145,8 @@ class Answers:
             found.append(pc.min(pc.cast(fresh["timestamp"], pa.date32())).as_py())
         return min(found, default=None)
 
-    def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table:
-        """Return the sums of each bucket and group.
+    def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table | Sql:
+        """Return the sums of each bucket and group, or the session's name for them: see `added`.
 
         Columns: bucket (INT), each dimension's `column`, currency, and the grouping's quantities.
         Of money the rows with a currency count, and otherwise those without; of a group without
@@ -133,15 +156,17 @@ class Answers:
 
     def added(
         self, session: Session, question: Q, pieces: Sequence[Slice], count: Count[Q]
-    ) -> pa.Table:
+    ) -> pa.Table | Sql:
         """Return what the answers of each piece come to, in the question's `schema`.
 
+        Where that is more than is held in Python's memory it is the name of a table of the session.
         question: says all that the answer hangs on but for the events; hashable. count: how it is
         counted. What it says of settled days is kept: it is not asked twice of the same.
         """
+        sums = RunningSums(session, question)
         with self._days(session, question.site_id, question.as_of_us) as days:
-            tables = list(self._tables(_Asked(days, question, count), pieces))
-        return total(question, tables)
+            sums.add(self._tables(_Asked(days, question, count, sums), pieces))
+        return sums.result()
 
     @contextmanager
     def relations(
@@ -194,11 +219,11 @@ class Answers:
             else:
                 settled.append((piece, day))
         if settled:
-            yield self._settled(asked, settled)
+            yield from self._settled(asked, settled)
         if rest:
-            yield self._open(asked, rest)
+            yield from self._open(asked, rest)
 
-    def _open(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> pa.Table:
+    def _open(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> Iterator[pa.Table]:
         """Sums of open days, kept until something is stored."""
         days, question = asked.days, asked.question
         version = days.open_version(_dates(pieces), self._kept_open)
@@ -206,13 +231,16 @@ class Answers:
         table = _known(self._kept_open, key, question)
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)
-            counted = asked.counted(found, pieces)
-            tables = [in_bucket(sums, piece.bucket) for piece, sums in counted.items()]
+            events = days.open_events(_dates(pieces), self._kept_open)
+            of_pieces = asked.counted(found, pieces, events)
+            if not of_pieces:
+                return
+            tables = [in_bucket(sums, piece.bucket) for piece, sums in of_pieces.items()]
             table = total(question, tables)
             self._kept_open.keep({key: narrowed(table)})
-        return table
+        yield table
 
-    def _settled(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, Day]]) -> pa.Table:
+    def _settled(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, Day]]) -> Iterator[pa.Table]:
         """Sums of settled days, which are kept as a whole where that is little, or less than parts.
 
         Who looks at a screen asks the same again and again, and of a year.
@@ -222,32 +250,33 @@ class Answers:
         key = "settled", question, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
         if (known := _known(self._kept, key, question)) is not None:
-            return in_bucket(unpacked(known), first)
+            yield in_bucket(unpacked(known), first)
+            return
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []
         for piece, day in pieces:
-            if sums := _rollup(days, question, piece, day):
+            if sums := file_of(days, question, piece, day):
                 rolled.append((piece, sums))
             else:
                 scanned.append((piece, day.version))
-        tables = list(self._from_days(asked, scanned))
-        if isinstance(question, Grouping):
-            tables += self._from_rollups(days.session, question, rolled)
-        whole = total(question, tables)
-        rows = sum(table.num_rows for table in tables)
-        if 2 * whole.num_rows <= rows or whole.num_rows <= _KEPT_ROWS:
-            self._kept.keep({key: packed(in_bucket(whole, -first))}, question)
-        return whole
+        tables = chain(self._from_days(asked, scanned), self._from_files(asked, rolled))
+        whole = yield from asked.folded(tables, first)
+        if whole is not None:
+            self._kept.keep({key: whole}, question)
 
-    def _from_rollups(
-        self, session: Session, grouping: Grouping, rolled: Sequence[tuple[Slice, Derived]]
+    def _from_files(
+        self, asked: _Asked[Q], rolled: Sequence[tuple[Slice, Derived]]
     ) -> Iterator[pa.Table]:
         """Sums of days and their slices out of files, read once for the same ones of a month."""
+        if not rolled:
+            return
+        grouping, session = asked.question, asked.days.session
+        assert isinstance(grouping, Grouping), "no other sums are in files"
         missing: dict[Hashable, tuple[Derived, list[Slice]]] = {}
         for location, of_file in groupby(rolled, lambda each: each[1].location):
             found = list(of_file)
             pieces = [piece for piece, _ in found]
-            key = "rollup", grouping.by, location, _layout(pieces)
+            key: Hashable = ("rollup", grouping.by, location, _layout(pieces))
             table = self._kept.get(key)
             if table is None:
                 missing[key] = found[0][1], pieces
@@ -255,10 +284,19 @@ class Answers:
                 yield in_bucket(table, pieces[0].bucket)
         weighed = ((key, file.rows) for key, (file, _) in missing.items())
         for keys in _chunks(weighed, _ROLLED_AT_ONCE):
-            read = _read_rollups(session, grouping, self._store, [missing[key] for key in keys])
-            self._kept.keep(dict(zip(keys, read, strict=True)), grouping)
-            for each, table in zip(keys, read, strict=True):
-                yield in_bucket(table, missing[each][1][0].bucket)
+            wanted = [missing[key] for key in keys]
+            firsts = [pieces[0].bucket for _, pieces in wanted]
+            query = sums_of_files(session, grouping, self._store, wanted)
+            sums = read(session, query, sum(file.rows for file, _ in wanted))
+            if isinstance(sums, pa.Table):
+                tables = split(sums, "number", dict(enumerate(keys)))
+                self._kept.keep(tables, grouping)
+                for key, first in zip(keys, firsts, strict=True):
+                    yield in_bucket(tables[key], first)
+            else:
+                taken = session.take(pa.table([range(len(keys)), firsts], ["number", "first"]))
+                moved = f"SELECT * REPLACE (bucket + first AS bucket) FROM {sums} JOIN {taken}"
+                asked.sums.add_made(sums, Sql(f"{moved} USING (number)"))
 
     def _from_days(
         self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
@@ -282,58 +320,56 @@ class Answers:
         # The first and the last month come last, as of these a shifted period has other days: what
         # was kept last stays longest, and of other months their sums will do.
         ends = {piece.date[:7] for piece, _ in (pieces[0], pieces[-1])}
-        ordered = sorted(missing.values(), key=lambda some: some[0][0].date[:7] in ends)
-        counted = self._of_days(asked, [each for some in ordered for each in some])
+        ordered = sorted(missing.items(), key=lambda month: month[1][0][0].date[:7] in ends)
+        of_days = self._of_days(asked, [each for _, some in ordered for each in some])
         months: dict[Hashable, pa.Table] = {}
-        for of_month, found in missing.items():
+        room = self._kept.bytes_max
+        for of_month, found in ordered:
             first = found[0][0].bucket
-            tables = [in_bucket(counted[piece], piece.bucket - first) for piece, _ in found]
-            month = total(asked.question, tables)
-            yield in_bucket(month, first)
-            if 2 * month.num_rows <= sum(table.num_rows for table in tables):
-                months[of_month] = packed(month)
+            month = yield from asked.folded(islice(of_days, len(found)), first)
+            # What is held until then is bounded too.
+            if month is not None and month.get_total_buffer_size() <= room:
+                months[of_month] = month
+                room -= month.get_total_buffer_size()
         # After all days: they are worth more, and take little.
         self._kept.keep(months, asked.question)
 
-    def _of_days(
-        self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
-    ) -> dict[Slice, pa.Table]:
+    def _of_days(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]) -> Iterator[pa.Table]:
+        """Yield a table for each piece, without groups where it was added to the sums at once."""
         days = asked.days
         keys = {
             piece: (asked.question, version, piece.date, piece.start_us, piece.end_us)
             for piece, version in pieces
         }
         known = {piece: _known(self._kept, key, asked.question) for piece, key in keys.items()}
-        counted = {piece: table for piece, table in known.items() if table is not None}
         unknown = [piece for piece, table in known.items() if table is None]
         # Of slices of a day it is events that are read all the same.
         whole = all(piece.is_whole for piece in unknown)
         of_visits = isinstance(asked.question, Grouping) and asked.question.is_of_visits
-        for some in _at_once(days, unknown, of_visits=whole and of_visits):
-            found = asked.counted(days.settled(_dates(some)), some)
-            self._kept.keep({keys[piece]: table for piece, table in found.items()}, asked.question)
-            counted |= found
-        return counted
+        chunks = _at_once(days, unknown, of_visits=whole and of_visits)
+        found: dict[Slice, pa.Table] = {}
+        for piece in keys:
+            table = known.pop(piece)
+            if table is None:
+                if piece not in found:
+                    found = self._of_chunk(asked, next(chunks), keys)
+                table = found.pop(piece)
+            yield in_bucket(table, piece.bucket)
+
+    def _of_chunk(
+        self, asked: _Asked[Q], pieces: Sequence[Slice], keys: Mapping[Slice, Hashable]
+    ) -> dict[Slice, pa.Table]:
+        days, dates = asked.days, _dates(pieces)
+        events = sum(_rows_read(day) for each in dates if (day := days.day(each)))
+        counted = asked.counted(days.settled(dates), pieces, events)
+        self._kept.keep({keys[piece]: table for piece, table in counted.items()}, asked.question)
+        return counted or dict.fromkeys(pieces, asked.question.schema.empty_table())
 
 
 def _known(kept_: Kept, key: Hashable, question: Addable) -> pa.Table | None:
     """Return what is kept under a key, if it is enough for a question."""
     table = kept_.get(key)
     return table if table is not None and has_all(question, table) else None
-
-
-def _rollup(days: SiteDays, grouping: Addable, piece: Slice, day: Day) -> Derived | None:
-    """Return the file that has the sums asked for of a piece of a settled day, if one has them."""
-    if not isinstance(grouping, Grouping) or grouping.keep is not None or len(grouping.by) > 1:
-        return None
-    if grouping.by and not isinstance(grouping.by[0], Dimension):
-        return None
-    found = days.snapshot.rollups.get((grouping.site_id, piece.date[:7]))
-    if found is None or not is_true(found, piece.date, day.version):
-        return None
-    if piece.is_whole:
-        return found
-    return found if not grouping.by and has_slice(found, piece) else None
 
 
 def _layout(pieces: Sequence[Slice], versions: Sequence[str] = ()) -> bytes:
@@ -358,7 +394,7 @@ def _at_once(days: SiteDays, pieces: Sequence[Slice], *, of_visits: bool) -> Ite
         yield [piece for of_date in some for piece in of_date]
 
 
-def _rows_read(day: Day, *, of_visits: bool) -> int:
+def _rows_read(day: Day, *, of_visits: bool = False) -> int:
     if of_visits and day.sessions:
         return day.sessions.rows
     return sum(part.rows for part in day.parts)
@@ -376,40 +412,6 @@ def _chunks(weighed: Iterable[tuple[T, int]], rows_max: int) -> Iterator[list[T]
         rows += more
     if chunk:
         yield chunk
-
-
-def _read_rollups(
-    session: Session,
-    grouping: Grouping,
-    store: Readable,
-    wanted: Sequence[tuple[Derived, Sequence[Slice]]],
-) -> list[pa.Table]:
-    """Return the sums of some pieces of each file; buckets are counted from that of its first."""
-    listed = ", ".join(literal(store.source(file)) for file, _ in wanted)
-    by = grouping.by[0] if grouping.by else Dimension.TOTAL
-    found = [(number, each) for number, (_, pieces) in enumerate(wanted) for each in pieces]
-    columns = (
-        [date.fromisoformat(each.date) for _, each in found],
-        [str(by.value) if each.is_whole else SLICES for _, each in found],
-        [None if each.is_whole else str(each.start_us) for _, each in found],
-        [number for number, _ in found],
-        [each.bucket - wanted[number][1][0].bucket for number, each in found],
-    )
-    taken = session.take(pa.table(columns, _WANTED))
-    value = "".join(f"value AS {each.column}, " for each in grouping.by)
-    dates = [each.date for _, each in found]
-    dimensions = ", ".join(map(literal, sorted(set(columns[1]))))
-    table = session.table(
-        Sql(f"""
-        SELECT number, bucket, {value} currency, {TOTALS}
-        FROM read_parquet([{listed}], hive_partitioning = false)
-        JOIN {taken} USING (date, dimension)
-        WHERE dimension IN ({dimensions}) AND coalesce(value = slice, true)
-            AND date BETWEEN DATE {literal(min(dates))} AND DATE {literal(max(dates))}
-        GROUP BY ALL""")
-    )
-    tables = split(table, "number", {number: number for number in range(len(wanted))})
-    return [tables[number] for number in range(len(wanted))]
 
 
 def _dates(pieces: Sequence[Slice]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from mallard.query.metrics import (
 )
 from mallard.query.period import Slice
 from mallard.query.sql import Sql, literal
-from mallard.query.sums import Grouping, split
+from mallard.query.sums import Grouping
 
 _SLICE = TimeSlice()
 _EVENTS = Sql("FROM counted_events")
@@ -30,15 +30,15 @@ _ONE_SITE = Sql("")
 
 def count_groups(
     session: Session, grouping: Grouping, found: tuple[Sql, Sql], pieces: Sequence[Slice]
-) -> dict[Slice, pa.Table]:
-    """Return the sums of each piece, in the columns of a grouping's `schema` but for the bucket.
+) -> Sql:
+    """Return a query for the sums of each piece: its `start_us` and what `Count` says.
 
     found: queries for the events and the visits of its days.
     """
     stored, told = found
     whole = [piece for piece in pieces if piece.is_whole]
     sliced = [piece for piece in pieces if not piece.is_whole]
-    counted: dict[Slice, pa.Table] = {}
+    counted = []
     if whole:
         events, visits = stored, told
         if sliced:
@@ -47,8 +47,8 @@ def count_groups(
             )
             events = Sql(f"FROM ({stored}) WHERE timestamp::DATE IN ({listed})")
             visits = Sql(f"FROM ({told}) WHERE date IN ({listed})")
-        table = session.table(_of_whole_days(grouping, events, visits))
-        counted |= split(table, "date", {date.fromisoformat(each.date): each for each in whole})
+        sums = _of_whole_days(grouping, events, visits)
+        counted.append(f"SELECT epoch_us(date) AS start_us, * EXCLUDE (date) FROM ({sums})")
     if sliced:
         wanted = session.take(
             pa.table(
@@ -66,10 +66,9 @@ def count_groups(
                 ON timestamp::DATE = slice_date AND epoch_us(timestamp) >= slice_us
                     AND epoch_us(timestamp) < slice_end_us""")
         cut = replace(grouping, by=(*grouping.by, _SLICE))
-        table = session.table(_of_events(cut, events, told))
-        table = table.drop_columns(["date"])
-        counted |= split(table, _SLICE.column, {each.start_us: each for each in sliced})
-    return counted
+        sums, start = _of_events(cut, events, told), _SLICE.column
+        counted.append(f"SELECT {start} AS start_us, * EXCLUDE (date, {start}) FROM ({sums})")
+    return Sql(" UNION ALL BY NAME ".join(counted))
 
 
 def _of_whole_days(grouping: Grouping, stored: Sql, told: Sql) -> Sql:

@@ -27,7 +27,7 @@ class Kept:
     """
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._bytes = 0
         self._tables: OrderedDict[Hashable, tuple[Sizable, Hashable]] = OrderedDict()
         self._owned: dict[Hashable, _Owned] = {}
@@ -49,7 +49,7 @@ class Kept:
 
         owner: what they are of, which may take its share; None: all there is.
         """
-        most = self._bytes_max if owner is None else int(self._bytes_max * SHARE)
+        most = self.bytes_max if owner is None else int(self.bytes_max * SHARE)
         with self._lock:
             for key, table in tables.items():
                 self._forget(key)
@@ -63,7 +63,7 @@ class Kept:
                     owned.bytes += _size(table)
                     while owned.bytes > most:
                         self._forget(next(iter(owned.keys)))
-            while self._bytes > self._bytes_max:
+            while self._bytes > self.bytes_max:
                 self._forget(next(iter(self._tables)))
 
     @property

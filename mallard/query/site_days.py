@@ -102,6 +102,11 @@ class SiteDays:
         events, told = (self._session.take(each) for each in (known.events, known.visits))
         return Sql(f"FROM {events}"), Sql(f"FROM {told}")
 
+    def open_events(self, days: Sequence[str], kept: Kept) -> int:
+        """Return how many events open days have, or what that is more than."""
+        known = self._known(days, kept)
+        return known.events.num_rows if known else KEPT_EVENTS
+
     def open_version(self, days: Sequence[str], kept: Kept) -> Hashable:
         """Name what `open` gives of days: the same name, the same events."""
         known = self._known(days, kept)

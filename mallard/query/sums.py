@@ -198,6 +198,13 @@ def encoded(table: pa.Table) -> pa.Table:
     return table
 
 
+def compact(question: Addable, table: pa.Table) -> pa.Table:
+    """Return a table with each text once, if groups have several: the same ones come many times."""
+    keys = list(question.schema)[: -question.numbers]
+    texts = [each for each in keys if each.type == pa.string() and each.name != "currency"]
+    return encoded(table) if len(texts) > 1 else table
+
+
 def packed(table: pa.Table) -> pa.Table:
     """Return a table in the least memory, for a long time; `unpacked` undoes it."""
     narrow = narrowed(table)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 
 import pyarrow as pa
 
@@ -17,7 +16,6 @@ from mallard.query.filters import Filter, check_expressions, kept
 from mallard.query.period import Bucket, Slice, slices
 from mallard.query.reports.chosen import Choice
 from mallard.query.sql import Sql
-from mallard.query.sums import encoded, split
 
 # What a query of `added` reads: the chosen events of some UTC days, and all visits of these.
 EVENTS = Sql("FROM chosen_events")
@@ -54,22 +52,22 @@ def added(
     question = _Question(choice.site_id, choice.keep, choice.as_of_us, sql, len(numbers), schema)
     period = choice.period
     pieces = slices([Bucket(period.start, period.start, period.end)])
-    return session.take(answers.added(session, question, pieces, _count))
+    sums = answers.added(session, question, pieces, _count)
+    return session.take(sums) if isinstance(sums, pa.Table) else sums
 
 
 def _count(
     session: Session, question: _Question, found: tuple[Sql, Sql], pieces: Sequence[Slice]
-) -> dict[Slice, pa.Table]:
+) -> Sql:
     stored, told = found
     session.view("told_visits", told)
     events = kept(stored, VISITS, question.keep)
+    # Of one period, so that what lies between two of them is of no other day.
+    start, end = min(each.start_us for each in pieces), max(each.end_us for each in pieces)
     if not all(piece.is_whole for piece in pieces):
-        # Of one period, so that what lies between two of them is of no other day.
-        start, end = min(each.start_us for each in pieces), max(each.end_us for each in pieces)
         inside = f"epoch_us(timestamp) >= {start} AND epoch_us(timestamp) < {end}"
         events = Sql(f"FROM ({events}) WHERE {inside}")
     session.view("chosen_events", events)
-    counted = session.table(question.sql)
-    of_days = split(counted, "date", {date.fromisoformat(each.date): each for each in pieces})
-    # A day has the same places many times.
-    return {piece: encoded(table) for piece, table in of_days.items()}
+    # Its first day alone may begin after midnight.
+    began = f"greatest(epoch_us(date), {start})"
+    return Sql(f"SELECT {began} AS start_us, * EXCLUDE (date) FROM ({question.sql})")

@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-import pyarrow as pa
-
 from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter, check_expressions
 from mallard.query.period import Bucket, Interval, buckets, slices
 from mallard.query.reports.chosen import Choice
-from mallard.query.reports.table import Goal
+from mallard.query.reports.table import Goal, of_goals
 from mallard.query.sql import Sql, literal
 from mallard.query.sums import Grouping
 
@@ -71,24 +69,23 @@ def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Re
     cut = buckets(choice.period, question.interval)
     if question.goals == ():
         return Revenue([], 0)
-    tables = []
+    found = []
     for goal in question.goals or (None,):
         by = (question.by,) if question.by else ()
         keep = _both(choice.keep, goal.keep) if goal else choice.keep
         grouping = Grouping(choice.site_id, by, keep, choice.as_of_us, money=True)
         sums = answers.sums(session, grouping, slices(cut))
-        name = pa.scalar(goal.name if goal else None, pa.string())
-        tables.append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
-    taken = session.take(pa.concat_tables(tables))
+        found.append((goal.name if goal else None, sums))
+    taken = of_goals(session, found)
     rows = session.rows(_statement(taken, question))
     if question.offset and not rows:
         first = session.rows(_statement(taken, replace(question, offset=0, limit=1)))
         return Revenue([], first[0][-1] if first else 0)
-    found = [Income(cut[row[0]] if question.interval else None, *row[1:-1]) for row in rows]
+    income = [Income(cut[row[0]] if question.interval else None, *row[1:-1]) for row in rows]
     if question.interval:
-        found = _filled(found, cut)
-        return Revenue(found, len(found))
-    return Revenue(found, rows[0][-1] if rows else 0)
+        income = _filled(income, cut)
+        return Revenue(income, len(income))
+    return Revenue(income, rows[0][-1] if rows else 0)
 
 
 def _statement(sums: Sql, question: RevenueQuestion) -> Sql:
@@ -99,7 +96,7 @@ def _statement(sums: Sql, question: RevenueQuestion) -> Sql:
     return Sql(f"""
         SELECT bucket, {value} AS value, currency, revenue_amount, revenue_events,
             count(*) OVER () AS total_rows
-        FROM {sums} WHERE currency IS NOT NULL
+        FROM ({sums}) WHERE currency IS NOT NULL
         ORDER BY {order} currency <> {first}, currency, revenue_amount DESC, value NULLS LAST
         {limit} OFFSET {int(question.offset)}""")
 

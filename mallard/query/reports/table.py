@@ -21,7 +21,7 @@ from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter
 from mallard.query.metrics import Level, Ratio
 from mallard.query.period import Bucket, Interval, Period, buckets, slices
-from mallard.query.sql import Sql
+from mallard.query.sql import Sql, literal
 from mallard.query.sums import Grouping
 
 
@@ -137,7 +137,7 @@ def ask(session: Session, answers: Answers, question: Question) -> Table:
     cut = buckets(question.period, question.interval)
     pieces = slices(cut)
     level = max((each.level for each in question.metrics), default=Level.COUNTS)
-    tables: list[list[pa.Table]] = [[], []]
+    found: list[list[tuple[str | None, pa.Table | Sql]]] = [[], []]
     for goal in question.goals or (None,):
         keep = question.keep if goal is None else _both(question.keep, goal.keep)
         for money in (False, True) if Metric.REVENUE in question.metrics else (False,):
@@ -145,26 +145,42 @@ def ask(session: Session, answers: Answers, question: Question) -> Table:
                 question.site_id, question.by, keep, question.as_of_us, money, level
             )
             sums = answers.sums(session, grouping, pieces)
-            name = pa.scalar(None if goal is None else goal.name, pa.string())
-            tables[money].append(sums.append_column("goal", pa.repeat(name, sums.num_rows)))
-    taken = [session.take(pa.concat_tables(some)) for some in tables if some]
-    return _rows(session, question, taken, cut)
+            found[money].append((goal.name if goal else None, sums))
+    return _rows(session, question, [of_goals(session, some) for some in found if some], cut)
+
+
+def of_goals(session: Session, found: Sequence[tuple[str | None, pa.Table | Sql]]) -> Sql:
+    """Return a query for sums, as answers have them, with their goal's name in a column `goal`."""
+    tables: list[pa.Table] = []
+    queries: list[str] = []
+    for goal, sums in found:
+        if isinstance(sums, pa.Table):
+            name = pa.repeat(pa.scalar(goal, pa.string()), sums.num_rows)
+            tables.append(sums.append_column("goal", name))
+        else:
+            name = "NULL::VARCHAR" if goal is None else literal(goal)
+            queries.append(f"SELECT *, {name} AS goal FROM {sums}")
+    if tables:
+        queries.append(f"FROM {session.take(pa.concat_tables(tables))}")
+    return Sql(" UNION ALL BY NAME ".join(queries))
 
 
 def _both(keep: Filter | None, goal: Filter) -> Filter:
     return goal if keep is None else AllOf((keep, goal))
 
 
-def _rows(session: Session, question: Question, taken: Sequence[Sql], cut: list[Bucket]) -> Table:
-    """taken: sums, and those of money if they are asked for."""
+def _rows(session: Session, question: Question, found: Sequence[Sql], cut: list[Bucket]) -> Table:
+    """found: sums, and those of money if they are asked for."""
     keys = ["bucket", "goal", *(str(each.column) for each in question.by)]
     chosen = ", ".join(f"{each.sql} AS metric_{n}" for n, each in enumerate(question.metrics))
     limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
-    paid = "".join(_paid(keys, money) for money in taken[1:])
-    found = session.rows(
+    paid = "".join(_paid(keys, money) for money in found[1:])
+    sums = Sql(f"FROM ({found[0]}) WHERE currency IS NULL")
+    read = session.rows(
         Sql(f"""
-        SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen}, count(*) OVER () AS total_rows
-        FROM (FROM {taken[0]} WHERE currency IS NULL) sums {paid}
+        SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen},
+            (SELECT count(*) {sums}) AS total_rows
+        FROM ({sums}) sums {paid}
         ORDER BY {_order(question, keys)} {limit} OFFSET {int(question.offset)}""")
     )
     rows = [
@@ -177,9 +193,9 @@ def _rows(session: Session, question: Question, taken: Sequence[Sql], cut: list[
                 for metric, value in zip(question.metrics, row[len(keys) :], strict=False)
             ),
         )
-        for row in found
+        for row in read
     ]
-    return Table(rows, found[0][-1] if found else 0, cut if question.interval else [])
+    return Table(rows, read[0][-1] if read else 0, cut if question.interval else [])
 
 
 def _paid(keys: Sequence[str], sums: Sql) -> Sql:
@@ -191,7 +207,7 @@ def _paid(keys: Sequence[str], sums: Sql) -> Sql:
                 {{'currency': currency, 'amount': revenue_amount, 'events': revenue_events}}
                 ORDER BY currency
             ) AS money
-            FROM {sums} WHERE currency IS NOT NULL GROUP BY ALL
+            FROM ({sums}) WHERE currency IS NOT NULL GROUP BY ALL
         ) paid ON {same}""")
 
 

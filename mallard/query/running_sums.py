@@ -1,0 +1,138 @@
+"""Sums that are added up while they are counted, in bounded memory however many groups they have.
+
+Few groups are added up in Python, which takes less than it takes DuckDB to plan a statement. Once
+they are many they are put into the database, which adds them up and spills to disk: the tables that
+are in Python's memory at any time take some HELD_BYTES each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mallard.query.engine import Session
+from mallard.query.sql import Sql
+from mallard.query.sums import Addable, total
+
+# To add tables up takes several times as much for a moment, and several questions may do so at once
+# in what a server leaves to them beside DuckDB. It is some 80,000 groups of a common question.
+HELD_BYTES = 8 * 2**20
+# So few rows are read without a look at how much they are.
+_FEW_ROWS = 20_000
+_NUMBER_BYTES = 8
+
+
+def folded(question: Addable, tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Table, int]]:
+    """Yield what tables come to, in few tables; in one, if that is no more than may be held.
+
+    With each comes of how many rows it was made.
+    """
+    held: list[pa.Table] = []
+    size = rows = 0
+    for table in tables:
+        held.append(table)
+        size += _bytes(table)
+        rows += table.num_rows
+        if size > HELD_BYTES:
+            whole = total(question, held)
+            held, size = [whole], _bytes(whole)
+            # As it is full again soon, to add it up each time would take the longer the more it is.
+            if 2 * size > HELD_BYTES:
+                yield whole, rows
+                held, size, rows = [], 0, 0
+    if held:
+        yield total(question, held), rows
+
+
+class RunningSums:
+    """What is known so far of the sums that answer a question."""
+
+    def __init__(self, session: Session, question: Addable) -> None:
+        self._session = session
+        self._question = question
+        self._held: pa.Table | None = None
+        self._made: Sql | None = None
+
+    def add(self, tables: Iterable[pa.Table]) -> None:
+        """Add tables, with the columns of the question's `schema`, each as it comes."""
+        for table, _ in folded(self._question, tables):
+            if self._held is not None:
+                self._put(self._held)
+            self._held = table
+
+    def add_made(self, made: Sql, query: Sql) -> None:
+        """Add what a query gives of a table of the database, by name, and drop that."""
+        self._insert(query)
+        self._session.cursor.execute(f"DROP TABLE {made}")
+
+    @property
+    def are_large(self) -> bool:
+        """Whether they are in the database, as they are too many to be held."""
+        return self._made is not None
+
+    def result(self) -> pa.Table | Sql:
+        """Return the sums, or the name of a table of the database that has them."""
+        schema = self._question.schema
+        if self._made is None:
+            return schema.empty_table() if self._held is None else self._held
+        if self._held is not None:
+            self._put(self._held)
+        keys = schema.names[: -self._question.numbers]
+        numbers = schema.names[-self._question.numbers :]
+        sums = ", ".join(f"sum({each}) AS {each}" for each in numbers)
+        listed = ", ".join(keys)
+        made = self._empty()
+        self._session.cursor.execute(
+            f"INSERT INTO {made} SELECT {listed}, {sums} FROM {self._made} GROUP BY {listed}"
+        )
+        self._session.cursor.execute(f"DROP TABLE {self._made}")
+        return made
+
+    def _put(self, table: pa.Table) -> None:
+        self._insert(Sql(f"FROM {self._session.take(table)}"))
+
+    def _insert(self, query: Sql) -> None:
+        if self._made is None:
+            self._made = self._empty()
+        columns = ", ".join(self._question.schema.names)
+        self._session.cursor.execute(f"INSERT INTO {self._made} SELECT {columns} FROM ({query})")
+
+    def _empty(self) -> Sql:
+        empty = self._session.take(self._question.schema.empty_table())
+        return self._session.made(Sql(f"FROM {empty}"))
+
+
+def read(session: Session, query: Sql, rows: int) -> pa.Table | Sql:
+    """Return a query's result; where it is large, the name of a table of the database that has it.
+
+    rows: what it is made of, about.
+    """
+    if rows <= _FEW_ROWS:
+        return session.table(query)
+    made = session.made(query)
+    columns = session.rows(Sql(f"SELECT column_name, column_type FROM (DESCRIBE {made})"))
+    texts = [f"coalesce(strlen({name}), 0)" for name, kind in columns if kind == "VARCHAR"]
+    size = " + ".join([str(_NUMBER_BYTES * len(columns)), *texts])
+    ((bytes_,),) = session.rows(Sql(f"SELECT coalesce(sum({size}), 0) FROM {made}"))
+    if bytes_ > HELD_BYTES:
+        return made
+    table = session.table(Sql(f"FROM {made}"))
+    session.cursor.execute(f"DROP TABLE {made}")
+    return table
+
+
+def _bytes(table: pa.Table) -> int:
+    """Return what a table takes once its texts are texts and its numbers are wide."""
+    size = _NUMBER_BYTES * table.num_rows * table.num_columns
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            size += sum(_mean_bytes(chunk.dictionary) * len(chunk) for chunk in column.chunks)
+        elif column.type == pa.string():
+            size += pc.sum(pc.binary_length(column)).as_py() or 0
+    return int(size)
+
+
+def _mean_bytes(texts: pa.Array) -> float:
+    return pc.mean(pc.binary_length(texts)).as_py() or 0.0
