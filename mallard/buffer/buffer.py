@@ -44,6 +44,8 @@ from mallard.telemetry import Telemetry
 # the interpreter too, up to 5 ms, so a single one says little; a stall of 20 ms is enough.
 QUICK_SECONDS = 0.002
 AWAY_TIMES = 50
+# A batch is the thread's in any case: while it writes, the loop reads the next one.
+LOOP_EVENTS_MAX = 256
 GROUP_EVENTS_MAX = 5_000  # events in one write; beyond it waiting longer saves no syncs
 # After the thread wrote for this many requests or more, its next write waits this long for
 # company, so that not each is for a handful. Who comes alone never waits. (With 64 connections:
@@ -143,6 +145,7 @@ class Buffer:
                 self._group = Group(loop, self._clock.monotonic(), [])
                 loop.call_soon(self._end_turn)
             self._group.appends.append(_make_append((lines, received_at, settle)))
+            self._group.rows += len(lines)
 
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
@@ -193,7 +196,7 @@ class Buffer:
             if group is None:  # closing has handed it over
                 return
             # The turn is taken before the door opens: closing waits for it.
-            if not self._may_write_here():
+            if group.rows > LOOP_EVENTS_MAX or not self._may_write_here():
                 self._hand_over()
                 return
             self._group = None
@@ -275,7 +278,7 @@ class Buffer:
                 trim = _Trim(item.watermark, item.roll or (trim is not None and trim.roll))
             elif item.appends:
                 groups.append(item)
-                count += sum(len(append.lines) for append in item.appends)
+                count += item.rows
             if count >= GROUP_EVENTS_MAX:
                 return groups, trim, True
             try:

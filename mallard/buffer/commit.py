@@ -65,12 +65,13 @@ class Append(NamedTuple):
 class Group:
     """What came in one turn of an event loop.
 
-    asked_at: when the first of it came, as `Clock.monotonic` counts.
+    asked_at: when the first of it came, as `Clock.monotonic` counts. rows: how many events.
     """
 
     loop: asyncio.AbstractEventLoop
     asked_at: float
     appends: list[Append]
+    rows: int = 0
 
 
 class Committer:
