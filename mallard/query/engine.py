@@ -88,6 +88,11 @@ class Session:
         self._registered.append(name)
         return Sql(name)
 
+    def let_go(self, taken: Sql) -> None:
+        """Let go of a table that was taken, which is in memory until then."""
+        self._cursor.unregister(taken)
+        self._registered.remove(taken)
+
     def made(self, sql: Sql) -> Sql:
         """Put a query's result into the database, which spills it to disk; return its name.
 

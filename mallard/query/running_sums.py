@@ -91,7 +91,9 @@ class RunningSums:
         return made
 
     def _put(self, table: pa.Table) -> None:
-        self._insert(Sql(f"FROM {self._session.take(table)}"))
+        taken = self._session.take(table)
+        self._insert(Sql(f"FROM {taken}"))
+        self._session.let_go(taken)
 
     def _insert(self, query: Sql) -> None:
         if self._made is None:

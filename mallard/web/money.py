@@ -79,7 +79,8 @@ class MoneyReports:
         found: Revenue = await run(self._reports, asked, revenue, question)
         rows = [_income_row(asked, question, each) for each in found.rows]
         if asked.compared:
-            other = replace(question, choice=asked.compared, limit=None, offset=0)
+            shown = None if interval else tuple((row.value, row.currency) for row in found.rows)
+            other = replace(question, choice=asked.compared, limit=None, offset=0, groups=shown)
             before: Revenue = await run(self._reports, asked, revenue, other)
             told = [_income_row(asked, other, each) for each in before.rows]
             others = dict(zip(_keys(before.rows), told, strict=True))

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mallard.query.answers import Answers
-from mallard.query.dimensions import By, Dimension
+from mallard.query.dimensions import By
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, AnyOf, Filter, check_expressions
 from mallard.query.goals import conversions
 from mallard.query.period import Bucket, Interval, Period, micros
 from mallard.query.plausible import names, words
 from mallard.query.plausible.reading import Query
-from mallard.query.reports.table import Goal, Metric, Money, Question, Row, Table, ask
+from mallard.query.reports.table import Goal, Group, Metric, Money, Question, Row, Table, ask
 
 _SEVERAL_CURRENCIES = {
     "code": "no_single_revenue_currency",
@@ -68,17 +68,21 @@ def _asked(
     answers: Answers,
     query: Query,
     goals: tuple[Any, ...],
-    *,
-    all_rows: bool = False,
+    groups: tuple[Group, ...] | None = None,
 ) -> tuple[Table, _Totals]:
-    """Ask what the query asks, and what its rates are of; in order where the database can."""
+    """Ask what the query asks, and what its rates are of; in order where the database can.
+
+    groups: of these alone, in any order.
+    """
     plain = Question(
         query.site_id, query.period, (Metric.VISITORS,), query.by, query.interval, query.keep
     )
     plain = dataclasses.replace(plain, as_of_us=query.as_of_us)
     asked = dataclasses.replace(plain, metrics=_metrics(query))
     order = _sql_order(query)
-    if order is not None and not all_rows and not query.every_interval:
+    if groups is not None:
+        asked = dataclasses.replace(asked, groups=groups)
+    elif order is not None and not query.every_interval:
         asked = dataclasses.replace(asked, order=order, limit=query.limit, offset=query.offset)
     if names.GOAL in query.dimensions:
         shown = goals if query.goals is None else query.goals
@@ -98,9 +102,11 @@ def _asked(
         only = dataclasses.replace(of, by=(), interval=None)
         found = dataclasses.replace(found, without_goals=_visitors(ask(session, answers, only)))
     if "group_conversion_rate" in query.metrics:
-        groups = ask(session, answers, of).rows
+        place = {bucket: number for number, bucket in enumerate(table.buckets)}
+        pairs = {(place[row.bucket] if row.bucket else 0, None, row.values) for row in table.rows}
+        theirs = ask(session, answers, dataclasses.replace(of, groups=tuple(pairs))).rows
         found = dataclasses.replace(
-            found, of_groups={(row.bucket, row.values): row.metrics[0] for row in groups}
+            found, of_groups={(row.bucket, row.values): row.metrics[0] for row in theirs}
         )
     if not query.dimensions and not table.rows and not query.offset:
         nothing = tuple(_of_nothing(metric) for metric in asked.metrics)
@@ -168,24 +174,25 @@ class _Rendered:
 def _sql_order(query: Query) -> tuple[tuple[str, bool], ...] | None:
     """Return what the database orders by; None where it cannot.
 
-    Then all rows come, to be ordered here: by money, by a rate of each group's own visitors, and
-    by what is shown in other words than it is stored.
+    Then all rows come, to be ordered here: by a rate of each group's own visitors, and by what is
+    shown in other words than it is stored.
     """
     order = []
     for name, descending in query.order_by:
-        if name in (*names.REVENUE, "group_conversion_rate", names.COUNTRY_NAME):
-            return None
-        if isinstance(by := names.dimension(name), Dimension) and by.is_compound:
+        if name in ("group_conversion_rate", names.COUNTRY_NAME):
             return None
         if name in names.TIMES:
             order.append(("time", descending))
         elif name == names.GOAL:
             order.append(("goal", descending))
+        elif name in names.REVENUE:
+            order.append((name, descending))
         elif name in query.metrics:
             # Rates of one number are in the order of what they are rates of.
             metric = names.METRICS[name] or Metric.VISITORS
             order.append((metric.value, descending))
         else:
+            by = names.dimension(name)
             assert by is not None
             order.append((str(by.value), descending))
     return tuple(order)
@@ -283,7 +290,10 @@ def _compare(
     """Put beside each result what the same group had in the period it is compared with."""
     assert query.compared is not None
     other = dataclasses.replace(query, period=query.compared, compared=None)
-    table, totals = _asked(session, answers, other, goals, all_rows=True)
+    place = _places(cut)
+    numbers = [place[row.row.bucket] or 0 for row in rows]
+    shown = tuple((n, row.row.goal, row.row.values) for n, row in zip(numbers, rows, strict=True))
+    table, totals = _asked(session, answers, other, goals, shown)
     place = _places(table.buckets)
     theirs = {
         (place[row.bucket], row.goal, row.values): _Rendered(other, row, totals, {})

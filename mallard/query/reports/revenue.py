@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import pyarrow as pa
+
 from mallard.query.answers import Answers
 from mallard.query.dimensions import By
 from mallard.query.engine import Session
@@ -23,7 +25,8 @@ from mallard.query.sums import Grouping
 class RevenueQuestion:
     """What is asked. by: a row for each value; goals: for each goal; interval: for each interval.
 
-    At most one of the three. currency: the one whose rows come first.
+    At most one of the three. currency: the one whose rows come first. groups: of these values, or
+    goals, and currencies alone there are rows.
     """
 
     choice: Choice
@@ -33,6 +36,7 @@ class RevenueQuestion:
     currency: str | None = None
     limit: int | None = None
     offset: int = 0
+    groups: tuple[tuple[str | None, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Re
         grouping = Grouping(choice.site_id, by, keep, choice.as_of_us, money=True)
         sums = answers.sums(session, grouping, slices(cut))
         found.append((goal.name if goal else None, sums))
-    taken = of_goals(session, found)
+    taken = _among(session, question, of_goals(session, found))
     rows = session.rows(_statement(taken, question))
     if question.offset and not rows:
         first = session.rows(_statement(taken, replace(question, offset=0, limit=1)))
@@ -88,8 +92,24 @@ def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Re
     return Revenue(income, rows[0][-1] if rows else 0)
 
 
+def _value(question: RevenueQuestion) -> Sql:
+    return question.by.column if question.by else Sql("goal")
+
+
+def _among(session: Session, question: RevenueQuestion, sums: Sql) -> Sql:
+    """Return a query for those of sums that are of the groups asked for."""
+    if question.groups is None:
+        return sums
+    columns = [[group[place] for group in question.groups] for place in (0, 1)]
+    arrays = [pa.array(column, pa.string()) for column in columns]
+    wanted = session.take(pa.table(arrays, ["wanted", "wanted_currency"]))
+    return Sql(f"""
+        FROM ({sums}) SEMI JOIN {wanted}
+            ON {_value(question)} IS NOT DISTINCT FROM wanted AND currency = wanted_currency""")
+
+
 def _statement(sums: Sql, question: RevenueQuestion) -> Sql:
-    value = question.by.column if question.by else Sql("goal")
+    value = _value(question)
     first = literal(question.currency or "")
     limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
     order = "bucket," if question.interval else ""

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mallard.errors import InvalidInput
+from mallard.errors import InvalidInput, QueryTooLarge
 from mallard.query.answers import Answers
-from mallard.query.dimensions import By
+from mallard.query.dimensions import By, Dimension
 from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter
 from mallard.query.metrics import Level, Ratio
@@ -89,15 +89,28 @@ class Goal:
     keep: Filter
 
 
+# The number of its bucket, its goal, and the value of each dimension.
+Group = tuple[int, str | None, tuple[str | None, ...]]
+# Rows without a limit: each takes a kilobyte of Python's memory until it is answered.
+ROWS_MAX = 20_000
+# What Metric.REVENUE comes to, of one currency; of none and of several there is no such number.
+AMOUNTS = {
+    "total_revenue": Sql("money[1].amount"),
+    "average_revenue": Sql("money[1].amount / money[1].events"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked.
 
     by: dimensions, the groups of the table. interval: also a row for each interval of the period.
     goals: a group for each goal, of its conversions; its name is a column `goal`. order: (column,
-    descending), where a column is a metric's name, a dimension's `value`, "time" or "goal"; at the
-    end always by time and the dimensions, so that pages of rows fit together. as_of_us: an instant,
-    to count what was stored then; None for now.
+    descending), where a column is a metric's name or one of AMOUNTS, a dimension's `value` (of a
+    compound one its last part counts), "time" or "goal"; at the end always by time and the
+    dimensions, so that pages of rows fit together. limit: None for all rows, which are refused if
+    there are more than ROWS_MAX. groups: of these alone there are rows. as_of_us: an instant, to
+    count what was stored then; None for now.
     """
 
     site_id: str
@@ -110,6 +123,7 @@ class Question:
     order: tuple[tuple[str, bool], ...] = ()
     limit: int | None = None
     offset: int = 0
+    groups: tuple[Group, ...] | None = None
     as_of_us: int | None = None
 
 
@@ -133,7 +147,10 @@ class Table:
 
 
 def ask(session: Session, answers: Answers, question: Question) -> Table:
-    """Answer a question; groups without events have no row."""
+    """Answer a question; groups without events have no row.
+
+    Raises InvalidInput for an order by what is not asked for, and QueryTooLarge.
+    """
     cut = buckets(question.period, question.interval)
     pieces = slices(cut)
     level = max((each.level for each in question.metrics), default=Level.COUNTS)
@@ -173,16 +190,22 @@ def _rows(session: Session, question: Question, found: Sequence[Sql], cut: list[
     """found: sums, and those of money if they are asked for."""
     keys = ["bucket", "goal", *(str(each.column) for each in question.by)]
     chosen = ", ".join(f"{each.sql} AS metric_{n}" for n, each in enumerate(question.metrics))
-    limit = "" if question.limit is None else f"LIMIT {int(question.limit)}"
+    limit = ROWS_MAX + 1 if question.limit is None else int(question.limit)
     paid = "".join(_paid(keys, money) for money in found[1:])
-    sums = Sql(f"FROM ({found[0]}) WHERE currency IS NULL")
+    sums = Sql(f"FROM ({found[0]}) own {_among(session, question, keys)} WHERE currency IS NULL")
     read = session.rows(
         Sql(f"""
         SELECT {", ".join(f"sums.{key}" for key in keys)}, {chosen},
             (SELECT count(*) {sums}) AS total_rows
         FROM ({sums}) sums {paid}
-        ORDER BY {_order(question, keys)} {limit} OFFSET {int(question.offset)}""")
+        ORDER BY {_order(question, keys)} LIMIT {limit} OFFSET {int(question.offset)}""")
     )
+    if question.limit is None and len(read) > ROWS_MAX:
+        raise QueryTooLarge(
+            f"The answer has {read[0][-1]:,} groups; to be put in this order they may be at most "
+            f"{ROWS_MAX:,}. Order by a number of visitors, visits, pageviews or events, or ask for "
+            "less of time, or for fewer dimensions."
+        )
     rows = [
         Row(
             cut[row[0]] if question.interval else None,
@@ -196,6 +219,18 @@ def _rows(session: Session, question: Question, found: Sequence[Sql], cut: list[
         for row in read
     ]
     return Table(rows, read[0][-1] if read else 0, cut if question.interval else [])
+
+
+def _among(session: Session, question: Question, keys: Sequence[str]) -> Sql:
+    """Return what keeps of sums, which are called `own`, those of the groups asked for."""
+    if question.groups is None:
+        return Sql("")
+    rows = [(bucket, goal, *values) for bucket, goal, values in question.groups]
+    columns = list(zip(*rows, strict=True)) or [()] * len(keys)
+    kinds = [pa.int32(), *[pa.string()] * (len(keys) - 1)]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    same = " AND ".join(f"own.{key} IS NOT DISTINCT FROM wanted.{key}" for key in keys)
+    return Sql(f"SEMI JOIN {session.take(pa.table(arrays, list(keys)))} wanted ON {same}")
 
 
 def _paid(keys: Sequence[str], sums: Sql) -> Sql:
@@ -214,7 +249,9 @@ def _paid(keys: Sequence[str], sums: Sql) -> Sql:
 def _order(question: Question, keys: list[str]) -> str:
     """Return what rows are ordered by, always to the last key; raise InvalidInput."""
     names = {each.value: f"metric_{n}" for n, each in enumerate(question.metrics)}
-    names |= {each.value: f"sums.{each.column}" for each in question.by}
+    names |= {each.value: _shown(each) for each in question.by}
+    if Metric.REVENUE in question.metrics:
+        names |= {name: f"CASE WHEN len(money) = 1 THEN {sql} END" for name, sql in AMOUNTS.items()}
     names |= {"time": "sums.bucket", "goal": "sums.goal"}
     asked = []
     for name, descending in question.order:
@@ -224,6 +261,11 @@ def _order(question: Question, keys: list[str]) -> str:
             )
         asked.append(f"{names[name]} {'DESC' if descending else 'ASC'} NULLS LAST")
     return ", ".join([*asked, *(f"sums.{key} NULLS FIRST" for key in keys)])
+
+
+def _shown(by: By) -> str:
+    is_compound = isinstance(by, Dimension) and by.is_compound
+    return f"(sums.{by.column}->>-1)" if is_compound else f"sums.{by.column}"
 
 
 def _money(value: list[dict[str, Any]] | None) -> tuple[Money, ...]:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from mallard.errors import InvalidInput
+from mallard.errors import InvalidInput, QueryTooLarge
 from mallard.query.dimensions import Dimension, Property
 from mallard.query.filters import Condition, Operator
 from mallard.query.period import Interval, Period
+from mallard.query.reports import table
 from mallard.query.reports.table import Goal, Metric, Money, Question, Table, ask
 from tests.factories import NOON_US, make_event
 from tests.query.test_answers import SITE, Room
@@ -103,6 +106,56 @@ def test_a_series_has_its_buckets_whether_or_not_they_have_rows(room: Room) -> N
     told = [(row.bucket.label.date().isoformat(), row.metrics) for row in table.rows if row.bucket]
     assert told == [("2024-05-01", (2,)), ("2024-05-02", (1,))]
     assert len(table.buckets) == 3
+
+
+def test_of_some_groups_alone_there_are_rows_where_there_is_anything_of_them(room: Room) -> None:
+    groups = ((0, None, ("/",)), (0, None, (None,)))
+    table = answer(room, Metric.VISITORS, Metric.REVENUE, by=(Dimension.PAGE,), groups=groups)
+    dollars = (Money("USD", Decimal("1.50"), 1),)
+    assert [(row.values, row.metrics) for row in table.rows] == [(("/",), (3, dollars))]
+    nothing = answer(room, Metric.VISITORS, by=(Dimension.PAGE,), groups=())
+    assert nothing.rows == []
+
+
+def test_rows_are_ordered_by_the_money_of_one_currency_and_the_last_part_of_a_value(
+    room: Room,
+) -> None:
+    events = [
+        make_event(country_code=country, city=city, timestamp=NOON_US, visitor_id=n)
+        for n, (country, city) in enumerate([("DE", "Ulm"), ("FR", "Albi"), ("FR", None)], 10)
+    ]
+    earned = [
+        (("EUR", "7.00"),),
+        (("EUR", "1.50"), ("EUR", "1.50"), ("EUR", "7.50")),
+        (("EUR", "9.00"), ("USD", "9.00")),
+    ]
+    room.hold(
+        [
+            event._replace(revenue_amount=Decimal(amount), revenue_currency=currency)
+            for event, brought in zip(events, earned, strict=True)
+            for currency, amount in brought
+        ]
+    )
+    is_new = Condition(Dimension.COUNTRY, Operator.IS, ("DE", "FR"))
+    orders = {"visit:city": ["Albi", "Ulm", None], "total_revenue": ["Ulm", "Albi", None]}
+    orders["average_revenue"] = ["Albi", "Ulm", None]
+    for name, expected in orders.items():
+        table = answer(
+            room,
+            Metric.REVENUE,
+            by=(Dimension.CITY,),
+            keep=is_new,
+            order=((name, False),),
+        )
+        assert [json.loads(row.values[0] or "")[-1] for row in table.rows] == expected, name
+
+
+def test_more_rows_than_python_is_to_hold_are_refused_but_for_pages_of_them(room: Room) -> None:
+    with mock.patch.object(table, "ROWS_MAX", 1):
+        with pytest.raises(QueryTooLarge, match=r"has 2 groups; .* at most 1\."):
+            answer(room, Metric.VISITORS, by=(Dimension.PAGE,))
+        page = answer(room, Metric.VISITORS, by=(Dimension.PAGE,), limit=2)
+        assert len(page.rows) == page.total_rows == 2
 
 
 def test_money_of_two_currencies_is_never_added(room: Room) -> None:
