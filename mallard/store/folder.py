@@ -58,6 +58,9 @@ class Folder:
             try:
                 self.files.remove(path.with_name(path.name + TEMPORARY_SUFFIX))
                 self.files.remove(path)
+                if path.parent.name == partition.QUARANTINE and path.parent.is_dir():
+                    # No start removes what a power loss brings back there.
+                    self.files.sync_folder(path.parent)
             except OSError:
                 stuck.add(location)
             else:
@@ -105,4 +108,7 @@ class Folder:
 
     def is_whole(self, file: Part | Derived) -> bool:
         """Whether a file is byte by byte what was written."""
-        return sha256(self.files.read(self.path(file))).hexdigest() == file.digest
+        digest = sha256()
+        for piece in self.files.chunks(self.path(file)):
+            digest.update(piece)
+        return digest.hexdigest() == file.digest

@@ -111,6 +111,35 @@ def test_a_server_that_is_killed_goes_on_erasing_at_its_next_start(tmp_path: Pat
         assert paths_in(server) == [["/kept", "1"]]
 
 
+def test_a_damaged_file_that_an_erasure_waits_for_is_given_up_by_command(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, {**SETTINGS, "erasure.grace_seconds": "0"}) as server:
+        send(server, MARK)
+        send(server, "kept")
+        server.terminate()
+        server.restart()
+        (path,) = (path for path in server.data.glob("recent/*") if path.name != "empty.parquet")
+        path.write_bytes(path.read_bytes()[:-9] + bytes(9))
+        send(server, MARK)
+        send(server, "later")
+        said = mallard(server, "erase", "--where", f"pathname contains {MARK}", "--yes")
+        (rule,) = re.findall(r"^([0-9a-f]{12}): no answer", said, re.MULTILINE)
+        advice = f"`mallard erasures discard {rule}`"
+        until(lambda: advice in mallard(server, "erasures"), "the erasure waits for the file")
+        # Nobody said yes.
+        assert run("erasures", "discard", rule, "--data", str(server.data)).returncode == 1
+        assert len(list(server.data.glob("quarantine/*"))) == 1
+        done = mallard(server, "erasures", "discard", rule, "--yes")
+        assert done.startswith("2 events of damaged files are given up")
+        until(lambda: "done 2" in mallard(server, "erasures"), "the receipt is complete")
+        receipt = json.loads(mallard(server, "erasures", "receipt", rule))
+        assert receipt["discarded"] == {f"recent/{path.name}": 2}
+        assert holders(server.data) == set()
+        assert paths_in(server) == [["/later", "1"]]
+        again = run("erasures", "discard", rule, "--yes", "--data", str(server.data))
+        assert again.returncode == 1
+        assert f"No rule {rule}" in again.stderr
+
+
 def test_spam_that_is_known_today_leaves_history(tmp_path: Path) -> None:
     with RunningServer(tmp_path, SETTINGS) as server:
         send(server, "kept", r="https://fine.example/")

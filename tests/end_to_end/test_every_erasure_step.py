@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from mallard.errors import MallardError
 from mallard.files import Files
+from mallard.jobs.erasure import DISCARDED
 from mallard.jobs.verify import verify
 from mallard.query.events import open_folder
 from tests.end_to_end.test_every_disk_step import let_threads_crash
@@ -24,6 +25,7 @@ from tests.stored import FAULTS
 from tests.waiting import until
 
 BEFORE, AFTER = Counter({MARK: 3, KEPT: 3}), Counter({KEPT: 3})
+FAILURES = (MallardError, OSError, sqlite3.Error, duckdb.Error, RuntimeError)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose only rule has nothing left to do but for a damaged file of two events."""
+    data = tmp_path_factory.mktemp("waiting") / "data"
+    rooms = ErasingRooms(data)
+    rooms.append(of_subject(), of_other())
+    rooms.flusher.flush()
+    rooms.settle()
+    (part,) = rooms.store.snapshot().parts
+    path = data / part.location
+    path.write_bytes(path.read_bytes()[:-9] + bytes(9))
+    rooms.append(of_subject(1), of_other(1))
+    rooms.erasure.begin(user())
+    rooms.erasure.run()
+    assert "damaged" in rooms.erasure.status()[0]["waits_for"]
+    rooms.close()
+    return data
+
+
 def users(data: Path) -> Counter[str]:
     with open_folder(data) as connection:
         return Counter(name for (name,) in connection.sql("SELECT user_id FROM events").fetchall())
@@ -48,16 +69,27 @@ def users(data: Path) -> Counter[str]:
 
 def erase(rooms: ErasingRooms, files: FaultyFiles) -> None:
     """Erase the subject, whatever happens."""
-    with contextlib.suppress(MallardError, OSError, sqlite3.Error, duckdb.Error, RuntimeError):
-        rule = rooms.erasure.begin(user())
+    with contextlib.suppress(*FAILURES):
+        rooms.erasure.begin(user())
+        run_to_the_end(rooms, files)
 
-        def is_over() -> bool:
-            if files.crashed:
-                raise Crash
-            rooms.erasure.run()
-            return any(each["completed_at"] for each in rooms.erasure.receipts())
 
-        until(is_over, f"the rule {rule} is over")
+def give_up(rooms: ErasingRooms, files: FaultyFiles) -> None:
+    """Give up the file that the rule waits for, and end the rule, whatever happens."""
+    with contextlib.suppress(*FAILURES):
+        (rule,) = rooms.erasure.status()
+        rooms.erasure.discard(rule["rule"])
+        run_to_the_end(rooms, files)
+
+
+def run_to_the_end(rooms: ErasingRooms, files: FaultyFiles) -> None:
+    def is_over() -> bool:
+        if files.crashed:
+            raise Crash
+        rooms.erasure.run()
+        return any(each["completed_at"] for each in rooms.erasure.receipts())
+
+    until(is_over, "the rule is over")
 
 
 @dataclass(frozen=True)
@@ -68,21 +100,26 @@ class Aftermath:
     where: str
 
 
-def kinds_of_steps(data: Path) -> list[str]:
-    """Return what disk operations an erasure consists of, in order."""
+Act = Callable[[ErasingRooms, FaultyFiles], None]
+
+
+def kinds_of_steps(data: Path, act: Act) -> list[str]:
+    """Return what disk operations an act consists of, in order."""
     files = FaultyFiles(0, Fault.EIO)
     rooms = ErasingRooms(data, files)
     opened = files.steps
-    erase(rooms, files)
+    act(rooms, files)
     rooms.close()
     return files.kinds[opened:]
 
 
-def at_every_step(folder: Path, built: Path, fault: Fault, every: int) -> Iterator[Aftermath]:
+def at_every_step(
+    folder: Path, built: Path, act: Act, fault: Fault, every: int
+) -> Iterator[Aftermath]:
     """Yield what is left after each so-manieth operation of a kind failed."""
     shutil.copytree(built, folder / "whole")
-    kinds = kinds_of_steps(folder / "whole")
-    assert len(kinds) > 60, "an erasure has many operations"
+    kinds = kinds_of_steps(folder / "whole", act)
+    assert len(kinds) > 20, "an act has many operations"
     for step in sample(kinds, fault, every):
         data = folder / f"{step}"
         shutil.copytree(built, data)
@@ -91,7 +128,7 @@ def at_every_step(folder: Path, built: Path, fault: Fault, every: int) -> Iterat
             rooms = ErasingRooms(data, files)
             try:
                 files.fail_from_here(step)
-                erase(rooms, files)
+                act(rooms, files)
             finally:
                 with contextlib.suppress(Crash, sqlite3.Error):
                     rooms.close()
@@ -105,7 +142,7 @@ def test_whatever_step_fails_the_subject_is_there_or_erased_and_others_exactly_o
     fault: Fault, every: int, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_threads_crash(monkeypatch)
-    for after in at_every_step(tmp_path, built, fault, every):
+    for after in at_every_step(tmp_path, built, erase, fault, every):
         found = users(after.data)
         assert found in (BEFORE, AFTER), after.where
         rooms = ErasingRooms(after.data, Files())
@@ -116,6 +153,29 @@ def test_whatever_step_fails_the_subject_is_there_or_erased_and_others_exactly_o
         (rule,) = [*rules, *receipts] if began else [rooms.erasure.begin(user())]
         rooms.finish(rule)
         assert users(after.data) == AFTER, after.where
+        rooms.close()
+        assert holders(after.data) == set(), after.where
+        assert verify(after.data, Files()).problems == [], after.where
+
+
+@sampled(12)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_step_fails_a_damaged_file_is_kept_or_given_up_and_the_receipt_says_so(
+    fault: Fault, every: int, waiting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_threads_crash(monkeypatch)
+    for after in at_every_step(tmp_path, waiting, give_up, fault, every):
+        assert users(after.data) == Counter({KEPT: 1}), after.where
+        rooms = ErasingRooms(after.data, Files())
+        (rule,) = [each["rule"] for each in (*rooms.erasure.status(), *rooms.erasure.receipts())]
+        if all(version.reason != DISCARDED for version in rooms.store.history()):
+            ((damaged, _),) = rooms.store.snapshot().quarantined
+            assert (after.data / "quarantine" / Path(damaged.location).name).is_file(), after.where
+            assert rooms.erasure.discard(rule) == 2, after.where
+        receipt = rooms.finish(rule)
+        assert list(receipt["discarded"].values()) == [2], after.where
+        assert receipt["not_searched"] == [], after.where
+        assert users(after.data) == Counter({KEPT: 1}), after.where
         rooms.close()
         assert holders(after.data) == set(), after.where
         assert verify(after.data, Files()).problems == [], after.where
