@@ -84,8 +84,10 @@ class DirectRequests:
         door = self._doors.get(data[:line])
         if door is None or len(data) > REQUEST_BYTES_MAX:
             return None
-        end = data.find(b"\r\n\r\n", line, HEAD_BYTES_MAX)
-        count = data.count(b"\r\n", line, end)
+        # The last, which is the sooner found. Where it is not the head's, the length of the body is
+        # another than it should be, or there are lines that are no headers.
+        end = data.rfind(b"\r\n\r\n", line, HEAD_BYTES_MAX)
+        count = data.count(b"\n", line, end)
         if end < 0 or count > HEADERS_MAX:
             return None
         body = data[end + 4 :]
