@@ -36,8 +36,6 @@ from mallard.query.sums import (
     in_bucket,
     narrowed,
     packed,
-    split,
-    total,
     unpacked,
 )
 from mallard.query.tail import Tail
@@ -75,20 +73,22 @@ class _Asked(Generic[Q]):
 
     def counted(
         self, found: tuple[Sql, Sql], pieces: Sequence[Slice], events: int
-    ) -> dict[Slice, pa.Table]:
-        """Return what each piece comes to, or nothing at all where that is too large to be held.
+    ) -> Iterator[pa.Table | None]:
+        """Yield what each piece comes to; None where that is too large, and is in the sums already.
 
         events: how many are counted, about.
         """
         session = self.days.session
-        sums = read(session, self.count(session, self.question, found, pieces), events)
-        if isinstance(sums, pa.Table):
-            tables = split(sums, "start_us", {piece.start_us: piece for piece in pieces})
-            return {piece: compact(self.question, table) for piece, table in tables.items()}
-        columns = [each.start_us for each in pieces], [each.bucket for each in pieces]
-        taken = session.take(pa.table(columns, ["start_us", "bucket"]))
-        self.sums.add_made(sums, Sql(f"FROM {sums} JOIN {taken} USING (start_us)"))
-        return {}
+        query = self.count(session, self.question, found, pieces)
+        starts = [piece.start_us for piece in pieces]
+        for piece, sums in zip(
+            pieces, read(session, query, events, "start_us", starts), strict=True
+        ):
+            if isinstance(sums, pa.Table):
+                yield compact(self.question, sums)
+            else:
+                self.sums.add_query(Sql(f"SELECT *, {piece.bucket} AS bucket FROM ({sums})"))
+                yield None
 
     def folded(
         self, tables: Iterable[pa.Table], first: int
@@ -232,13 +232,16 @@ class Answers:
         if table is None:
             found = days.open(_dates(pieces), self._kept_open)
             events = days.open_events(_dates(pieces), self._kept_open)
-            of_pieces = asked.counted(found, pieces, events)
-            if not of_pieces:
-                return
-            tables = [in_bucket(sums, piece.bucket) for piece, sums in of_pieces.items()]
-            table = total(question, tables)
-            self._kept_open.keep({key: narrowed(table)})
-        yield table
+            counted = zip(pieces, asked.counted(found, pieces, events), strict=True)
+            tables = (in_bucket(sums, piece.bucket) for piece, sums in counted if sums is not None)
+            whole = None
+            for number, (table, _) in enumerate(folded(question, tables)):
+                yield table
+                whole = table if number == 0 else None
+            if whole is not None and not asked.sums.are_large:
+                self._kept_open.keep({key: narrowed(whole)})
+        else:
+            yield table
 
     def _settled(self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, Day]]) -> Iterator[pa.Table]:
         """Sums of settled days, which are kept as a whole where that is little, or less than parts.
@@ -287,16 +290,15 @@ class Answers:
             wanted = [missing[key] for key in keys]
             firsts = [pieces[0].bucket for _, pieces in wanted]
             query = sums_of_files(session, grouping, self._store, wanted)
-            sums = read(session, query, sum(file.rows for file, _ in wanted))
-            if isinstance(sums, pa.Table):
-                tables = split(sums, "number", dict(enumerate(keys)))
-                self._kept.keep(tables, grouping)
-                for key, first in zip(keys, firsts, strict=True):
-                    yield in_bucket(tables[key], first)
-            else:
-                taken = session.take(pa.table([range(len(keys)), firsts], ["number", "first"]))
-                moved = f"SELECT * REPLACE (bucket + first AS bucket) FROM {sums} JOIN {taken}"
-                asked.sums.add_made(sums, Sql(f"{moved} USING (number)"))
+            rows = sum(file.rows for file, _ in wanted)
+            of_files = read(session, query, rows, "number", range(len(keys)))
+            for key, first, sums in zip(keys, firsts, of_files, strict=True):
+                if isinstance(sums, pa.Table):
+                    self._kept.keep({key: sums}, grouping)
+                    yield in_bucket(sums, first)
+                else:
+                    moved = f"SELECT * REPLACE (bucket + {first} AS bucket) FROM ({sums})"
+                    asked.sums.add_query(Sql(moved))
 
     def _from_days(
         self, asked: _Asked[Q], pieces: Sequence[tuple[Slice, str]]
@@ -347,23 +349,24 @@ class Answers:
         whole = all(piece.is_whole for piece in unknown)
         of_visits = isinstance(asked.question, Grouping) and asked.question.is_of_visits
         chunks = _at_once(days, unknown, of_visits=whole and of_visits)
-        found: dict[Slice, pa.Table] = {}
+        counted = chain.from_iterable(self._of_chunk(asked, some, keys) for some in chunks)
+        nothing = asked.question.schema.empty_table()
         for piece in keys:
             table = known.pop(piece)
             if table is None:
-                if piece not in found:
-                    found = self._of_chunk(asked, next(chunks), keys)
-                table = found.pop(piece)
-            yield in_bucket(table, piece.bucket)
+                table = next(counted)
+            yield nothing if table is None else in_bucket(table, piece.bucket)
 
     def _of_chunk(
         self, asked: _Asked[Q], pieces: Sequence[Slice], keys: Mapping[Slice, Hashable]
-    ) -> dict[Slice, pa.Table]:
+    ) -> Iterator[pa.Table | None]:
         days, dates = asked.days, _dates(pieces)
         events = sum(_rows_read(day) for each in dates if (day := days.day(each)))
         counted = asked.counted(days.settled(dates), pieces, events)
-        self._kept.keep({keys[piece]: table for piece, table in counted.items()}, asked.question)
-        return counted or dict.fromkeys(pieces, asked.question.schema.empty_table())
+        for piece, table in zip(pieces, counted, strict=True):
+            if table is not None:
+                self._kept.keep({keys[piece]: table}, asked.question)
+            yield table
 
 
 def _known(kept_: Kept, key: Hashable, question: Addable) -> pa.Table | None:

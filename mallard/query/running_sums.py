@@ -7,21 +7,22 @@ are in Python's memory at any time take some HELD_BYTES each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.query.engine import Session
 from mallard.query.sql import Sql
-from mallard.query.sums import Addable, total
+from mallard.query.sums import Addable, narrowed, split, total
 
 # To add tables up takes several times as much for a moment, and several questions may do so at once
-# in what a server leaves to them beside DuckDB. It is some 80,000 groups of a common question.
-HELD_BYTES = 8 * 2**20
+# in what a server leaves to them beside DuckDB. It is some 100,000 groups of a common question.
+HELD_BYTES = 16 * 2**20
 # So few rows are read without a look at how much they are.
 _FEW_ROWS = 20_000
 _NUMBER_BYTES = 8
+_READ = Sql("read_rows")  # of the query that was read last, until the session ends
 
 
 def folded(question: Addable, tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Table, int]]:
@@ -38,8 +39,8 @@ def folded(question: Addable, tables: Iterable[pa.Table]) -> Iterator[tuple[pa.T
         if size > HELD_BYTES:
             whole = total(question, held)
             held, size = [whole], _bytes(whole)
-            # As it is full again soon, to add it up each time would take the longer the more it is.
-            if 2 * size > HELD_BYTES:
+            # It would soon be too much again, and take the longer to add up the more it is.
+            if size > HELD_BYTES * 3 / 4:
                 yield whole, rows
                 held, size, rows = [], 0, 0
     if held:
@@ -62,10 +63,12 @@ class RunningSums:
                 self._put(self._held)
             self._held = table
 
-    def add_made(self, made: Sql, query: Sql) -> None:
-        """Add what a query gives of a table of the database, by name, and drop that."""
-        self._insert(query)
-        self._session.cursor.execute(f"DROP TABLE {made}")
+    def add_query(self, query: Sql) -> None:
+        """Add what a query gives, in columns of the `schema`: in the database, where it stays."""
+        if self._made is None:
+            self._made = self._empty()
+        columns = ", ".join(self._question.schema.names)
+        self._session.cursor.execute(f"INSERT INTO {self._made} SELECT {columns} FROM ({query})")
 
     @property
     def are_large(self) -> bool:
@@ -92,37 +95,37 @@ class RunningSums:
 
     def _put(self, table: pa.Table) -> None:
         taken = self._session.take(table)
-        self._insert(Sql(f"FROM {taken}"))
+        self.add_query(Sql(f"FROM {taken}"))
         self._session.let_go(taken)
-
-    def _insert(self, query: Sql) -> None:
-        if self._made is None:
-            self._made = self._empty()
-        columns = ", ".join(self._question.schema.names)
-        self._session.cursor.execute(f"INSERT INTO {self._made} SELECT {columns} FROM ({query})")
 
     def _empty(self) -> Sql:
         empty = self._session.take(self._question.schema.empty_table())
         return self._session.made(Sql(f"FROM {empty}"))
 
 
-def read(session: Session, query: Sql, rows: int) -> pa.Table | Sql:
-    """Return a query's result; where it is large, the name of a table of the database that has it.
+def read(
+    session: Session, query: Sql, rows: int, column: str, numbers: Sequence[int]
+) -> Iterator[pa.Table | Sql]:
+    """Yield for each of numbers a query's rows that have it in a column, without that column.
 
-    rows: what it is made of, about.
+    Where these are too large to be held it is a query for them, to be used before the next is asked
+    for. rows: what the query reads, about.
     """
     if rows <= _FEW_ROWS:
-        return session.table(query)
-    made = session.made(query)
-    columns = session.rows(Sql(f"SELECT column_name, column_type FROM (DESCRIBE {made})"))
+        yield from split(session.table(query), column, {each: each for each in numbers}).values()
+        return
+    session.cursor.execute(f"CREATE OR REPLACE TEMP TABLE {_READ} AS {query}")
+    columns = session.rows(Sql(f"SELECT column_name, column_type FROM (DESCRIBE {_READ})"))
     texts = [f"coalesce(strlen({name}), 0)" for name, kind in columns if kind == "VARCHAR"]
     size = " + ".join([str(_NUMBER_BYTES * len(columns)), *texts])
-    ((bytes_,),) = session.rows(Sql(f"SELECT coalesce(sum({size}), 0) FROM {made}"))
-    if bytes_ > HELD_BYTES:
-        return made
-    table = session.table(Sql(f"FROM {made}"))
-    session.cursor.execute(f"DROP TABLE {made}")
-    return table
+    sizes = dict(session.rows(Sql(f"SELECT {column}, sum({size}) FROM {_READ} GROUP BY {column}")))
+    if sum(sizes.values()) <= HELD_BYTES:
+        table = session.table(Sql(f"FROM {_READ}"))
+        yield from split(table, column, {each: each for each in numbers}).values()
+        return
+    for number in numbers:
+        own = Sql(f"SELECT * EXCLUDE ({column}) FROM {_READ} WHERE {column} = {int(number)}")
+        yield own if sizes.get(number, 0) > HELD_BYTES else narrowed(session.table(own))
 
 
 def _bytes(table: pa.Table) -> int:

@@ -96,8 +96,7 @@ def test_tables_that_were_put_into_the_database_and_made_there_add_up_to_the_sam
 
     def work(session: Session) -> pa.Table:
         running = RunningSums(session, QUESTION)
-        made = session.made(Sql(f"FROM {session.take(sums(45, 10))}"))
-        running.add_made(made, Sql(f"FROM {made}"))
+        running.add_query(Sql(f"FROM {session.take(sums(45, 10))}"))
         running.add(map(form, tables))
         return session.table(Sql(f"FROM {running.result()}"))
 
@@ -106,17 +105,24 @@ def test_tables_that_were_put_into_the_database_and_made_there_add_up_to_the_sam
     assert found.sort_by(order).to_pylist() == whole.sort_by(order).to_pylist()
 
 
-def test_a_large_result_is_left_in_the_database_and_a_small_one_is_not(engine: Engine) -> None:
-    def work(session: Session) -> None:
-        pages = "SELECT '/' || range AS page, range AS events"
-        small = read(session, Sql(f"{pages} FROM range(30_000)"), 30_000)
-        assert isinstance(small, pa.Table)
-        assert small.num_rows == 30_000
-        large = read(session, Sql(f"{pages} FROM range(500_000)"), 500_000)
-        assert not isinstance(large, pa.Table)
-        assert session.rows(Sql(f"SELECT count(*) FROM {large}")) == [(500_000,)]
-        few_of_many = read(session, Sql("SELECT 1 AS events"), 500_000)
-        assert isinstance(few_of_many, pa.Table)
-        assert few_of_many.to_pylist() == [{"events": 1}]
+@pytest.mark.parametrize("rows", [30_000, 500_000])
+def test_of_a_large_result_what_is_too_large_to_be_held_stays_in_the_database(
+    rows: int, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_sums, "HELD_BYTES", 1024 * KIB)
 
-    engine.submit(work).result(60)
+    def work(session: Session) -> list[bool]:
+        query = Sql(f"""
+            SELECT least(range // 1_000, 2) AS number, '/' || range AS page, range AS events
+            FROM range({rows})""")
+        are_held = []
+        for number, found in enumerate(read(session, query, rows, "number", range(4))):
+            are_held.append(isinstance(found, pa.Table))
+            sums = session.take(found) if isinstance(found, pa.Table) else Sql(f"({found})")
+            counted = session.rows(Sql(f"SELECT count(*), min(page), max(events) FROM {sums}"))
+            last = (rows - 2_000, "/10000", rows - 1)
+            expected = [(1_000, "/0", 999), (1_000, "/1000", 1_999), last, (0, None, None)]
+            assert counted == [expected[number]]
+        return are_held
+
+    assert engine.submit(work).result(60) == [True, True, rows == 30_000, True]
