@@ -86,7 +86,7 @@ def merged_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[
         f"FROM ({_narrow(events)}) ORDER BY site_id, timestamp, position",
     )
     for run in _runs(connection, "places", "timestamp", "timestamp"):
-        yield from tables(connection, _rows_of_run(events, run, []))
+        yield from _rows_of_run(connection, events, run, [])
     connection.execute("DROP TABLE places")
 
 
@@ -106,7 +106,7 @@ def annotated_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterat
     )
     connection.execute("DROP TABLE marked")
     for run in _runs(connection, "places", "timestamp", "timestamp"):
-        yield from tables(connection, _rows_of_run(events, run, ["visit"]))
+        yield from _rows_of_run(connection, events, run, ["visit"])
     connection.execute("DROP TABLE places")
 
 
@@ -165,13 +165,20 @@ def _narrow(events: Sql) -> Sql:
     return Sql(f"SELECT {_OF_PLACES}, {ROW_BYTES} + {texts} AS row_bytes FROM ({events})")
 
 
-def _rows_of_run(events: Sql, run: _Run, more: Sequence[str]) -> Sql:
+def _rows_of_run(
+    connection: duckdb.DuckDBPyConnection, events: Sql, run: _Run, more: Sequence[str]
+) -> Iterator[pa.Table]:
     listed = ", ".join([*ARROW_SCHEMA.names, *more])
     kept = ", ".join(["position AS placed", "rowid AS place", *more])
-    return Sql(
+    # The places are what is kept in memory to be joined with, as it is written here. By its
+    # estimates DuckDB would now and then choose the events, of which it would read too many.
+    connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    yield from tables(
+        connection,
         f"SELECT {listed} FROM ({events}) JOIN (SELECT {kept} FROM places WHERE {run.rows}) "
-        f"ON position = placed WHERE {run.events} ORDER BY place"
+        f"ON position = placed WHERE {run.events} ORDER BY place",
     )
+    connection.execute("RESET disabled_optimizers")
 
 
 def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

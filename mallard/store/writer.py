@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -24,8 +24,12 @@ from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, condensed, derived_op
 from mallard.store.part import Derived, Kind, Part, Summary
 
 WRITE_BYTES = 65_536
-# A row group ends before it is full of rows where they take so much; of page views all fit.
+# A row group ends before it is full of rows where they take so much, the largest column twice; of
+# page views all fit.
 WAITING_BYTES = 40 * 1024 * 1024
+# Of a column's different texts, which are compressed at once where they make one dictionary, and
+# zstd takes many times as much for it; where there are more, they are written page by page.
+DICTIONARY_BYTES = 1024 * 1024
 
 # Schema, options of `pyarrow.parquet.ParquetWriter`, rows in a row group.
 Form = tuple[pa.Schema, dict[str, Any], int]
@@ -83,7 +87,7 @@ class FileWriter:
         self._coded_schema = _coded_schema(schema)
         self._waiting: dict[str, list[pa.Array]] = defaultdict(list)  # pieces, by column
         self._waiting_rows = 0
-        self._waiting_bytes = 0
+        self._waiting_bytes: Counter[str] = Counter()  # by column
         self.rows = 0
         self._parquet: pq.ParquetWriter | None = None
         self._descriptor: int | None = None
@@ -114,14 +118,16 @@ class FileWriter:
         with self._errors():
             while rows.num_rows:
                 # Cut first: a dictionary says what its own row group holds, and nothing else.
-                some = rows.slice(0, self._row_group_rows - self._waiting_rows)
+                room = self._row_group_rows - self._waiting_rows
+                some = rows.slice(0, min(room, _rows_at_once(rows)))
                 rows = rows.slice(some.num_rows)
                 for field, piece in zip(self._schema, _pieces(some), strict=True):
                     self._waiting[field.name].append(piece)
-                    self._waiting_bytes += piece.nbytes
+                    self._waiting_bytes[field.name] += piece.nbytes
                 self._waiting_rows += some.num_rows
                 full = self._waiting_rows == self._row_group_rows
-                if full or self._waiting_bytes >= WAITING_BYTES:
+                sizes = self._waiting_bytes.values()
+                if full or sum(sizes) + max(sizes) >= WAITING_BYTES:
                     self._write_group()
 
     def finish(self, path: Path) -> tuple[int, str]:
@@ -159,8 +165,9 @@ class FileWriter:
         columns = []
         for field in self._coded_schema:  # one by one, as each needs its memory a second time
             pieces = pa.chunked_array(self._waiting.pop(field.name), field.type)
-            columns.append(pieces.unify_dictionaries())
-        self._waiting_rows = self._waiting_bytes = 0
+            columns.append(_coded(pieces))
+        self._waiting_rows = 0
+        self._waiting_bytes.clear()
         rows = pa.table(columns, self._coded_schema)
         del columns, pieces
         self._parquet.write_table(rows, row_group_size=self._row_group_rows)
@@ -188,6 +195,25 @@ def _coded_schema(schema: pa.Schema) -> pa.Schema:
         ],
         metadata=schema.metadata,
     )
+
+
+def _rows_at_once(rows: pa.Table) -> int:
+    """Return how many rows make a piece in which no column takes more than a dictionary may."""
+    largest: int = max(column.nbytes for column in rows.columns)
+    rows_max: int = rows.num_rows * DICTIONARY_BYTES // max(largest, DICTIONARY_BYTES)
+    return max(1, rows_max)
+
+
+def _coded(pieces: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with one dictionary; where that would be too large, as it is.
+
+    Arrow writes the first piece's dictionary then, and all other texts as they are.
+    """
+    if not pa.types.is_dictionary(pieces.type):
+        return pieces
+    unified = pieces.unify_dictionaries()
+    large = unified.num_chunks and unified.chunk(0).dictionary.nbytes > DICTIONARY_BYTES
+    return pieces if large else unified
 
 
 def _pieces(rows: pa.Table) -> Iterator[pa.Array]:

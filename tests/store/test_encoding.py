@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 from datetime import date
 from decimal import Decimal
+from hashlib import shake_128
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ from mallard.store.encoding import (
     file_schema,
     writer_options,
 )
-from mallard.store.writer import FileWriter
+from mallard.store.writer import DICTIONARY_BYTES, FileWriter
 from tests.factories import make_event
 
 DAY = date(2026, 3, 2)
@@ -165,6 +166,20 @@ def test_a_large_site_day_takes_some_fifteen_bytes_an_event(tmp_path: Path) -> N
     rows = sorted_day(100_000)
     write(rows, tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size / rows.num_rows < 15.5
+
+
+def test_texts_too_many_for_a_dictionary_are_written_page_by_page(
+    day: pa.Table, tmp_path: Path
+) -> None:
+    rows = pa.concat_tables([day, day])
+    texts = [shake_128(str(number).encode()).hexdigest(192) for number in range(rows.num_rows)]
+    at = rows.schema.get_field_index("referrer")
+    rows = rows.set_column(at, PART_SCHEMA.field(at), pa.array(texts))
+    write(rows, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet")["referrer"].to_pylist() == texts
+    column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(at)
+    assert column.total_uncompressed_size > 2 * DICTIONARY_BYTES
+    assert column.data_page_offset - column.dictionary_page_offset < DICTIONARY_BYTES / 2
 
 
 def test_a_small_part_is_mostly_events(tmp_path: Path) -> None:

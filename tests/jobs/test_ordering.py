@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from mallard.jobs import ordering
+from mallard.query.events import rows_of
+from tests.factories import NOON_US, make_event
+from tests.stored import A, Stored
+
+
+def test_a_run_is_joined_with_its_places_in_memory_and_not_with_the_events_of_a_large_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Stored(tmp_path / "data")
+    stored.publish([make_event(site_id=A, timestamp=NOON_US + each) for each in range(3_000)])
+    (part,) = stored.store.snapshot().parts
+    plans: list[dict[str, Any]] = []
+
+    def explained(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
+        ((_, text),) = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
+        plans.extend(json.loads(text))
+        return tables(connection, query)
+
+    tables = ordering.tables
+    monkeypatch.setattr(ordering, "tables", explained)
+    with duckdb.connect() as connection:
+        connection.execute("SET VARIABLE rows_bytes = 1_000_000")
+        events = rows_of([stored.store.source(part)])
+        found = list(ordering.merged_rows(connection, events))
+    stored.close()
+    assert sum(table.num_rows for table in found) == 3_000
+    assert len(plans) > 1, "one for each run"
+    for plan in plans:
+        (join,) = (node for node in nodes(plan) if "JOIN" in node["name"])
+        kept = [str(node["extra_info"]) for node in nodes(join["children"][1])]
+        assert any("places" in info for info in kept)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan["children"]:
+        yield from nodes(child)
