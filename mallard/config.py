@@ -135,7 +135,8 @@ class QueryConfig:
     queue_max: int = _setting(200, _between(1, 100_000))  # waiting; beyond it we answer 503
     # Of parts of answers that are kept, so that the next one is made sooner.
     cache_bytes: int = _setting(64 * 1024 * 1024, _between(0, 1024 * GIB))
-    # SQL and exports run in processes of their own, each with so much memory and disk.
+    # SQL and exports run in processes of their own, each with so much memory and disk; all other
+    # queries together may take as much of the disk as one of these.
     sql_memory_bytes: int = _setting(256 * 1024 * 1024, _between(64 * 1024 * 1024, 1024 * GIB))
     sql_spill_bytes: int = _setting(2 * GIB, _between(0, 1024 * 1024 * GIB))
     sql_rows_max: int = _setting(100_000, _between(1, 1_000_000_000))  # of an answer

@@ -61,14 +61,16 @@ def connect(
         "threads": str(config.threads),
         "temp_directory": str(folder or ""),
     }
-    if spill_bytes_max is not None:
-        settings["max_temp_directory_size"] = f"{max(0, spill_bytes_max)}B"
     if folder:
         folder.parent.mkdir(mode=0o700, exist_ok=True)  # or it would have another mode
         folder.mkdir(mode=0o700)
     try:
         with duckdb.connect(config=settings) as connection:
             connection.execute(f"SET VARIABLE rows_bytes = {query_bytes(config) // 3}")
+            if spill_bytes_max is not None:
+                # DuckDB does not heed it where it is given with the others.
+                most = max(0, spill_bytes_max)
+                connection.execute(f"SET max_temp_directory_size = '{most}B'")
             yield connection
     finally:
         if folder:

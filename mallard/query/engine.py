@@ -357,14 +357,16 @@ class Engine:
                 settings = {
                     **_SETTINGS,
                     "memory_limit": f"{int(config.memory_bytes * _COUNTED_SHARE)}B",
-                    "max_temp_directory_size": f"{config.sql_spill_bytes}B",
                     "threads": str(config.threads),
                     "temp_directory": str(self._spill),
                 }
                 # Threads have the priority of the one that starts them.
                 with ThreadPoolExecutor(1, initializer=_give_way) as opener:
                     opened = opener.submit(partial(duckdb.connect, config=settings))
-                    self._database = opened.result()
+                    database = opened.result()
+                # DuckDB does not heed it where it is given with the others.
+                database.execute(f"SET max_temp_directory_size = '{config.sql_spill_bytes}B'")
+                self._database = database
             return self._database
 
     def _is_late(self, question: _Question) -> bool:

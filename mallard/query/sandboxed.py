@@ -111,7 +111,6 @@ def _connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
         "memory_limit": f"{limits.memory_bytes}B",
         "threads": str(limits.threads),
         "temp_directory": limits.spill,
-        "max_temp_directory_size": f"{limits.spill_bytes}B",
         "enable_external_file_cache": "false",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -120,6 +119,8 @@ def _connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect(config=settings) as connection:
         # Instants with a zone are written in this one.
         connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB does not heed it where it is given with the others.
+        connection.execute(f"SET max_temp_directory_size = '{limits.spill_bytes}B'")
         yield connection
 
 

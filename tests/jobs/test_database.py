@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mallard.config import StoreConfig
@@ -27,3 +28,13 @@ def test_where_nothing_can_be_written_nothing_is_spilled() -> None:
     with connect(StoreConfig(), None) as connection:
         ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
     assert not folder
+
+
+def test_a_job_that_would_spill_more_than_it_may_fails(tmp_path: Path) -> None:
+    config = StoreConfig(memory_bytes=256 * MIB)
+    with connect(config, tmp_path, MIB) as connection:
+        connection.execute("SET memory_limit = '48MiB'")
+        with pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"):
+            connection.execute(
+                "CREATE TEMP TABLE texts AS SELECT md5(range::VARCHAR) FROM range(2_000_000)"
+            )

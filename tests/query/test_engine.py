@@ -76,6 +76,14 @@ def test_what_does_not_fit_in_memory_spills_into_a_new_data_folder(tmp_path: Pat
     assert not (data / "tmp" / "query").exists()
 
 
+def test_a_query_that_would_spill_more_than_it_may_is_refused(tmp_path: Path) -> None:
+    made = engine(tmp_path, memory_bytes=64 * 1024 * 1024, sql_spill_bytes=1024 * 1024)
+    wide = Sql("SELECT md5(range::VARCHAR) AS text FROM range(2_000_000)")
+    with pytest.raises(QueryTooLarge, match="ask for less of time, for fewer dimensions"):
+        made.submit(lambda session: session.made(wide)).result(60)
+    made.close()
+
+
 def test_the_same_question_while_it_is_under_way_is_asked_once(one: Engine) -> None:
     begun, go_on = threading.Event(), threading.Event()
     asked: list[int] = []
