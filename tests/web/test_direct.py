@@ -284,6 +284,24 @@ def test_nothing_of_a_request_stays_where_it_was_taken_apart(more: str) -> None:
     assert address not in reachable_bytes(reader)
 
 
+@pytest.mark.parametrize(
+    "body", [b"{}", b"{}\r\n\r\n", b"{\r\n\r\n}", b"\r\n\r\n{}", b"\n\r\n\r\n"]
+)
+@pytest.mark.parametrize("following", [b"{}", b"[\r\n\r\n]", b""])
+def test_nothing_but_one_whole_request_is_taken_apart(body: bytes, following: bytes) -> None:
+    line = b"POST /api/event HTTP/1.1\r\n"
+    head = line + b"Host: a.example\r\nContent-Length: %d\r\n\r\n"
+    first, second = head % len(body) + body, head % len(following) + following
+    for cut in range(len(first + second) + 1):
+        reader = DirectRequests({b"/api/event": lambda *_: None})
+        taken = reader.read((first + second)[:cut])
+        if cut == len(first) and b"\r\n\r\n" not in body:
+            assert taken is not None
+            assert taken[2] == body
+        else:
+            assert taken is None
+
+
 def reachable_bytes(thing: object) -> list[bytes]:
     """Every bytes object that can be reached from a thing, through any container of its own."""
     found, seen, wait = [], set[int](), [thing]
