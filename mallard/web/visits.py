@@ -26,9 +26,11 @@ from mallard.query.reports.sessions import (
     visit,
 )
 from mallard.web.insight import PAGED, read, respond, run
-from mallard.web.parameters import check_names, is_csv
+from mallard.web.parameters import ROWS_MAX, check_names, is_csv, number
 from mallard.web.reports import Caller, Reports
-from mallard.web.stats import BREAKDOWN, Row, Stats, csv_response
+from mallard.web.stats import BREAKDOWN, ROWS, Row, Stats, csv_response
+
+OF_ONE = ("site_id", "limit", "offset", "format")  # visit
 
 
 class Visits:
@@ -59,18 +61,21 @@ class Visits:
     async def session(self, request: Request) -> Response:
         """Answer with one visit and a row for each of its events."""
         given = request.query_params
-        check_names(given, ("site_id", "format"))
+        check_names(given, OF_ONE)
         caller = await self._reports.look(request, given.get("site_id"), Scope.SQL)
         as_csv = is_csv(given)
-        question = VisitQuestion(caller.site_id, VisitId.read(request.path_params["id"]))
-        told, events = await self._reports.run(
+        visit_id = VisitId.read(request.path_params["id"])
+        limit = number(given, "limit", ROWS, 1, ROWS_MAX)
+        question = VisitQuestion(caller.site_id, visit_id, limit, number(given, "offset", 0))
+        found = await self._reports.run(
             caller, lambda session, answers: visit(session, answers, question), ("visit", question)
         )
-        rows = [_event_row(caller, row) for row in events]
+        rows = [_event_row(caller, row) for row in found.events]
         if as_csv:
             return csv_response(rows)
-        document = {"site_id": caller.site_id, "session": _visit_row(caller, told), "rows": rows}
-        return JSONResponse(document)
+        told = _visit_row(caller, found.told)
+        document = {"site_id": caller.site_id, "session": told, "total_rows": found.total_rows}
+        return JSONResponse({**document, "rows": rows})
 
     async def props(self, request: Request) -> Response:
         """Answer with the keys of properties."""

@@ -34,6 +34,8 @@ async def test_visits_are_listed_and_each_has_its_events(site: Running) -> None:
         ("2024-09-16T12:04:00.000+00:00", "PurchaseUSD"),
     ]
     assert one["rows"][2]["props"] == {"plan": "pro"}
+    page = await answer(site, f"sessions/{row['id']}", period=None, limit=1, offset=2)
+    assert (page["rows"], page["total_rows"]) == (one["rows"][2:3], 4)
     told = await get(site, f"sessions/{row['id']}", period=None, format="csv")
     assert told.text.splitlines()[3].startswith("2024-09-16T12:03:00.000+00:00,Signup,track")
     newest = (await answer(site, "sessions", limit=1))["rows"]

@@ -75,10 +75,21 @@ class SessionsQuestion:
 
 @dataclass(frozen=True, slots=True)
 class VisitQuestion:
-    """Which visit of a site."""
+    """Which visit of a site, and which page of its events: a robot's may have millions."""
 
     site_id: str
     visit: VisitId
+    limit: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A visit, with VISIT_COLUMNS, events asked for, with EVENT_COLUMNS, and how many it has."""
+
+    told: Row
+    events: list[Row]
+    total_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +122,24 @@ def sessions(session: Session, answers: Answers, question: SessionsQuestion) -> 
     return Sessions([dict(zip(VISIT_COLUMNS, row, strict=True)) for row in rows], total)
 
 
-def visit(session: Session, answers: Answers, question: VisitQuestion) -> tuple[Row, list[Row]]:
-    """Return a visit, with VISIT_COLUMNS, and its events, with EVENT_COLUMNS; raises NotFound."""
+def visit(session: Session, answers: Answers, question: VisitQuestion) -> Visit:
+    """Return a visit and a page of its events, in order; raises NotFound."""
     asked = question.visit
     day = Period.of_days(asked.date, asked.date, ZoneInfo("UTC"))
     own = Sql(f"visitor_id = {int(asked.visitor_id)} AND visit = {int(asked.visit)}")
     with chosen(session, answers, Choice(question.site_id, day)) as found:
         told = session.rows(Sql(f"SELECT {_VISIT} FROM ({found.visits}) WHERE {own}"))
-        events = session.rows(
-            Sql(f"SELECT {_EVENT} FROM ({found.events}) WHERE {own} ORDER BY {ORDER}")
+        events = Sql(f"FROM ({found.events}) WHERE {own}")
+        rows = session.rows(
+            Sql(f"""
+            SELECT {_EVENT} {events} ORDER BY {ORDER}
+            LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
         )
+        ((total,),) = session.rows(Sql(f"SELECT count(*) {events}"))
     if not told:
         raise NotFound("There is no such visit.")
-    return dict(zip(VISIT_COLUMNS, told[0], strict=True)), [
-        dict(zip(EVENT_COLUMNS, row, strict=True)) for row in events
-    ]
+    return Visit(
+        dict(zip(VISIT_COLUMNS, told[0], strict=True)),
+        [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rows],
+        total,
+    )

@@ -10,6 +10,7 @@ from mallard.web.openapi.insights import COUNT, ERRORS, LOCAL, report
 from mallard.web.openapi.operations import Area, answer, in_path, operation, shared
 from mallard.web.openapi.schemas import Json, fields, flag, items, number, or_null, ref, text
 from mallard.web.openapi.statistics import listed
+from mallard.web.visits import OF_ONE
 
 _TEXTS = (
     *("entry_page", "exit_page", "hostname", "source", "channel", "referrer", "utm_source"),
@@ -47,8 +48,9 @@ def area() -> Area:
 
 
 def _session() -> Json:
-    told = {"site_id": text(), "session": ref("Visit"), "rows": items(ref("VisitEvent"))}
-    found = answer("The visit and its events.", fields(told))
+    told = {"site_id": text(), "session": ref("Visit"), "total_rows": COUNT}
+    told["rows"] = items(ref("VisitEvent"))
+    found = answer("The visit and a page of its events, in order.", fields(told))
     found["content"]["text/csv"] = {"schema": text("The events (RFC 4180).")}
     return operation(
         "session",
@@ -57,8 +59,7 @@ def _session() -> Json:
         scope=Scope.SQL,
         parameters=[
             in_path("id", text("As `sessions` has it.", minLength=1)),
-            shared("site_id"),
-            shared("format"),
+            *map(shared, OF_ONE),
         ],
         errors=(*ERRORS, 404),
     )

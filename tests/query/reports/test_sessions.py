@@ -59,17 +59,21 @@ def test_visits_are_listed_the_newest_first_a_page_at_a_time(
         for row in every[:2]:
             name = VisitId(row["date"], row["visitor_id"], row["visit"])  # type: ignore[arg-type]
             assert VisitId.read(str(name)) == name
-            told, events = asked(room, visit, VisitQuestion(SITE, name))
-            assert told == row
+            one = asked(room, visit, VisitQuestion(SITE, name, 100))
+            assert one.told == row
             (mine,) = [
                 each
                 for each in oracle.visits(room.events)
                 if (each.site_id, each.date, each.visitor_id, each.visit)
                 == (SITE, name.date, name.visitor_id, name.visit)
             ]
-            assert [(each["timestamp"], each["pathname"]) for each in events] == [
-                (instant(one.event.timestamp), one.event.pathname) for one in mine.events
+            expected = [
+                (instant(each.event.timestamp), each.event.pathname) for each in mine.events
             ]
+            assert [(each["timestamp"], each["pathname"]) for each in one.events] == expected
+            page = asked(room, visit, VisitQuestion(SITE, name, 1, 1))
+            assert page == dataclasses.replace(one, events=one.events[1:2])
+            assert page.total_rows == len(expected)
 
 
 def test_a_visit_of_another_site_is_not_found(tmp_path: Path) -> None:
@@ -77,9 +81,9 @@ def test_a_visit_of_another_site_is_not_found(tmp_path: Path) -> None:
     try:
         room.hold([make_event(site_id="other.example")])
         name = VisitId(date(2024, 5, 1), 1, 1)
-        assert asked(room, visit, VisitQuestion("other.example", name))[0]["pageviews"] == 1
+        assert asked(room, visit, VisitQuestion("other.example", name, 1)).told["pageviews"] == 1
         with pytest.raises(NotFound):
-            asked(room, visit, VisitQuestion(SITE, name))
+            asked(room, visit, VisitQuestion(SITE, name, 1))
     finally:
         room.close()
 
