@@ -36,7 +36,6 @@ from mallard.query.sums import (
     in_bucket,
     narrowed,
     packed,
-    unpacked,
 )
 from mallard.query.tail import Tail
 from mallard.store.encoding import PART_SCHEMA
@@ -253,7 +252,7 @@ class Answers:
         key = "settled", question, _layout([piece for piece, _ in pieces], versions)
         first = pieces[0][0].bucket
         if (known := _known(self._kept, key, question)) is not None:
-            yield in_bucket(unpacked(known), first)
+            yield in_bucket(known, first)
             return
         rolled: list[tuple[Slice, Derived]] = []
         scanned: list[tuple[Slice, str]] = []

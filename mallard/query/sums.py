@@ -124,7 +124,9 @@ def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:
 def _alike(tables: Sequence[pa.Table]) -> Sequence[pa.Table]:
     """Return tables with their texts alike: if some are numbers of texts, all are.
 
-    To tell numbers apart takes a fraction of what it takes to tell texts apart.
+    To tell numbers apart takes a fraction of what it takes to tell texts apart. The numbers have to
+    be those of `encoded`: it leaves 0 where a text is null. `group_by` leaves there what is no
+    number of a text, and Arrow then reads past the texts when they are made one.
     """
     if not any(pa.types.is_dictionary(kind) for each in tables for kind in each.schema.types):
         return tables
