@@ -43,6 +43,12 @@ def read(data: bytes) -> tuple[list[Frame], list[Damage]]:
     )
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_text_may_hold_what_stands_between_rows(rows: int) -> None:
+    frame = Frame(1, 1, 0, (make_event(props='{"a":"],["}'),) * rows)
+    assert read(to_bytes(frame)) == ([frame], [])
+
+
 @settings(max_examples=200)
 @given(
     st.lists(EVENTS, min_size=1, max_size=3),
