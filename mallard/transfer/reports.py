@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from mallard.errors import InvalidInput
+from mallard.errors import InvalidInput, QueryTooLarge
 from mallard.event import Frame
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
@@ -30,6 +30,7 @@ from mallard.store.snapshot import Snapshot
 # What all dimensions have. A rate that does not exist is null.
 METRICS = ("visitors", "visits", "pageviews", "events", "bounce_rate", "visit_duration")
 _TYPES = (pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64())
+_CACHE_BYTES = 32 * 2**20  # a report of many pages asks for the same sums again and again
 # What they are called where they are not called by their dimension.
 _REPORTS = {"timeseries": "time:day", "goals": names.GOAL}
 
@@ -59,29 +60,49 @@ class Report:
 
 
 def write_report(
-    session: Session, answers: Answers, context: Context, wanted: Report, form: Form, sink: Sink
+    session: Session,
+    answers: Answers,
+    context: Context,
+    wanted: Report,
+    form: Form,
+    sink: Sink,
+    rows_max: int | None = None,
 ) -> int:
-    """Write a report, and return how many rows it has; raises InvalidInput for what is none."""
-    table = _report(session, answers, context, wanted)
+    """Write a report, and return how many rows it has.
+
+    rows_max: with more, QueryTooLarge is raised. Raises InvalidInput for what is no report.
+    """
+    table = _report(session, answers, context, wanted, rows_max)
     return write(session.cursor, [Sql(f"FROM {session.take(table)}")], form, sink)
 
 
-def _report(session: Session, answers: Answers, context: Context, wanted: Report) -> pa.Table:
+def _report(
+    session: Session, answers: Answers, context: Context, wanted: Report, rows_max: int | None
+) -> pa.Table:
     dimension = wanted.dimension
     is_series = dimension in names.TIMES  # which has no pages
-    results: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] | None = None
-    while found is None or (len(found) == LIMIT_MAX and not is_series):
+    tables: list[pa.Table] = []
+    while not tables or (tables[-1].num_rows == LIMIT_MAX and not is_series):
         document = {
             "site_id": wanted.site_id,
             "metrics": list(METRICS),
             "date_range": wanted.date_range,
             "dimensions": [dimension],
-            "pagination": {"limit": LIMIT_MAX, "offset": len(results)},
+            "pagination": {"limit": LIMIT_MAX, "offset": LIMIT_MAX * len(tables)},
+            "include": {"total_rows": True},
         }
         asked = replace(read_query(document, context), every_interval=is_series)
-        found = answer(session, answers, asked, context.goals)["results"]
-        results += found
+        found = answer(session, answers, asked, context.goals)
+        if rows_max is not None and found["meta"]["total_rows"] > rows_max:
+            raise QueryTooLarge(
+                f"The report has {found['meta']['total_rows']:,} rows, which is more than "
+                f"{rows_max:,}; ask for less of time, or /api/v2/query for pages of it."
+            )
+        tables.append(_table(dimension, found["results"]))  # which takes a tenth
+    return pa.concat_tables(tables)
+
+
+def _table(dimension: str, results: list[dict[str, Any]]) -> pa.Table:
     values = [None if each is None else str(each) for each in (r["dimensions"][0] for r in results)]
     columns = {dimension.partition(":")[2].replace(":", "_"): pa.array(values, pa.string())}
     for number, (metric, kind) in enumerate(zip(METRICS, _TYPES, strict=True)):
@@ -100,7 +121,7 @@ def asking(
     still = _Still(folder)
     session = Session(connection.cursor(), itertools.count())
     try:
-        yield session, Answers(still, Tail(still), 0)
+        yield session, Answers(still, Tail(still), _CACHE_BYTES)
     finally:
         session.close()
 

@@ -50,6 +50,7 @@ class Exports:
     def __init__(self, server: Exporting, reports: Reports) -> None:
         self._exporter = server.exporter
         self._most = server.config.query.exports
+        self._rows_max = server.config.query.sql_rows_max
         self._reports = reports
         self._under_way = 0
 
@@ -90,7 +91,8 @@ class Exports:
 
         def written(session: Session, answers: Answers) -> bytes:
             sink = io.BytesIO()
-            write_report(session, answers, caller.context, wanted, form, sink)
+            context, most = caller.context, self._rows_max
+            write_report(session, answers, context, wanted, form, sink, most)
             return sink.getvalue()
 
         key = ("export", wanted.dimension, str(wanted.date_range), form)

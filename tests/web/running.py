@@ -70,6 +70,7 @@ def started(
             proxy=config.proxy,
             buffer=BufferConfig(durability="os", flush_interval_seconds=3600),
             tracker=config.tracker,
+            query=config.query,
         ),
         clock=clock,
     )

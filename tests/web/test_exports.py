@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from mallard.config import Config, QueryConfig
 from mallard.query.pieces import WHO
 from mallard.query.plausible import names
+from mallard.transfer import reports
 from mallard.transfer.reports import METRICS
 from tests.web import test_reports
-from tests.web.running import Running
+from tests.web.running import Running, running
 from tests.web.test_reports import custom, site, view
 from tests.web.test_sql import key
 
@@ -92,6 +95,30 @@ async def test_every_report_is_exported_as_it_is_asked_for(site: Running) -> Non
             ]
             assert rows == quoted, (what, form)
     assert "'=cmd|'/c calc'!A1" in {row["page"] for row in await exported(site, "page", "csv")}
+
+
+async def test_a_report_of_pages_of_rows_is_exported_whole(
+    site: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await exported(site, "page", "ndjson")
+    assert len(whole) == 4
+    # Nothing is answered from what was asked before: something new came in.
+    await site.server.buffer.append([view(9, "/", day=-4)])
+    monkeypatch.setattr(reports, "LIMIT_MAX", 2)
+    assert len(await exported(site, "page", "ndjson")) == 4
+
+
+async def test_a_report_of_too_many_rows_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    async with running(tmp_path, Config(query=QueryConfig(sql_rows_max=2))) as mallard:
+        await mallard.server.buffer.append(test_reports.EVENTS)
+        url = f"/api/export?site_id={test_reports.SITE}&what="
+        local = {"host": "localhost"}
+        refused = await mallard.client.get(f"{url}page", headers=local)
+        assert (refused.status_code, refused.json()["error"]) == (422, "query_too_large")
+        told = "The report has 4 rows, which is more than 2; ask for less of time, or /api/v2/query"
+        assert refused.json()["detail"].startswith(told)
+        assert (await mallard.client.get(f"{url}hostname", headers=local)).status_code == 200
+        assert (await mallard.client.get(f"{url}events", headers=local)).status_code == 200
 
 
 async def test_ids_are_for_an_admin_who_asks_for_them(mallard: Running) -> None:
