@@ -29,7 +29,7 @@ from mallard.query.events import annotated_rows_of
 from mallard.query.filters import Condition, Operator
 from mallard.query.reports.chosen import Choice
 from mallard.query.reports.funnel import FunnelQuestion, Within, funnel
-from mallard.query.reports.journeys import Direction, FlowsQuestion, flows
+from mallard.query.reports.journeys import Direction, FlowsQuestion, PathsQuestion, flows, paths
 from mallard.query.reports.steps import Step
 from mallard.query.reports.table import Table, ask
 from mallard.query.tail import Tail
@@ -41,6 +41,7 @@ YEAR = FIRST_DAY, LAST_DAY
 SHIFT = timedelta(days=7)
 ASKED = 20  # times, of what is quick
 ASKED_PLAIN = 3
+PATHS = 100  # what a question without a limit gets
 PLAIN_MEMORY_BYTES = 12 * 2**30
 FILTER = Condition(Dimension.BROWSER, Operator.IS, ("Chrome",))
 STEPS = tuple(
@@ -126,6 +127,8 @@ def answers_rows(asker: Asker, say: Callable[[str], None]) -> Iterator[Row]:
     yield _shifted(asker, f"a funnel of {len(STEPS)} steps within a visit", _funnel)
     say("Where visits go ...")
     yield _shifted(asker, "where visits go from the home page in 3 steps", _flows)
+    say("Common paths ...")
+    yield _shifted(asker, f"the {PATHS} most common paths of 3 steps", _paths)
     say("Another time zone ...")
     yield _zone(asker)
 
@@ -226,6 +229,11 @@ def _flows(answers: Answers, first: date, last: date) -> Work:
     home = Condition(Dimension.PAGE, Operator.IS, ("/",))
     question = FlowsQuestion(choice, home, Direction.AFTER, 3, panels.ROWS)
     return lambda session: flows(session, answers, question)
+
+
+def _paths(answers: Answers, first: date, last: date) -> Work:
+    choice = Choice(SITE, panels.summary(first, last).question.period)
+    return lambda session: paths(session, answers, PathsQuestion(choice, 3, PATHS))
 
 
 def _zone(asker: Asker) -> Row:
