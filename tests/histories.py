@@ -15,9 +15,8 @@ from mallard.event import Event, Frame, to_table
 from mallard.files import Files
 from mallard.query.events import rows_of, show
 from mallard.query.rules import Definition
-from mallard.query.sessions import SESSION_SCHEMA, annotated, begun, visits
+from mallard.query.sessions import SESSION_SCHEMA, annotated, visits
 from mallard.query.sql import Sql
-from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.local import LocalStore
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Rule, Snapshot, day_version
@@ -60,9 +59,7 @@ class History:
             if not sources:
                 continue
             with duckdb.connect() as connection:
-                made = begun(annotated(rows_of(sources)))
-                query = f"SELECT * FROM ({made}) ORDER BY {LEVEL_1_ORDER}"
-                rows = connection.sql(query).to_arrow_table().drop_columns("visit_begins")
+                rows = connection.sql(annotated(rows_of(sources))).to_arrow_table()
             added: list[Part | Derived] = []
             for site_id in rows["site_id"].unique().to_pylist():
                 added += self._write_day(site_id, date, rows)

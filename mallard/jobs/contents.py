@@ -23,16 +23,14 @@ from mallard.jobs.database import connect
 from mallard.jobs.ordering import visit_runs
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
-from mallard.query.sessions import SESSION_SCHEMA, annotated, begun
+from mallard.query.sessions import SESSION_SCHEMA, annotated
 from mallard.query.sql import Sql, literal
-from mallard.store.encoding import LEVEL_1_ORDER, PART_SCHEMA
+from mallard.store.encoding import PART_SCHEMA
 from mallard.store.part import Derived, Part, Summary
 
 LEVEL_0_ORDER = ["site_id", "timestamp", "position"]
-BATCH_ROWS = 65_536
 _COLUMNS = [*LEVEL_0_ORDER, "received_at", "loaded_at"]
 _OF_VISITS = ["site_id", "visitor_id", "timestamp", "position", "event_type"]
-_OF_ORDER = ["site_id", "visitor_id", "visit", "timestamp", "position", "event_name"]
 
 
 def content_problem(path: Path, file: Part | Derived) -> str | None:
@@ -115,9 +113,6 @@ def visits_problem(
         f"SELECT count(*) FROM made JOIN ({annotated_rows_of(parts)}) AS kept "
         "USING (position) WHERE made.visit IS DISTINCT FROM kept.visit",
     )
-    for part in parts:
-        if not _is_in_order(connection, part):
-            return "a part of it is not sorted as parts of level 1 are"
     if wrong:
         return f"{wrong} events are in another visit than the definition says"
     if sessions and not _are_visits_of(connection, parts, sessions):
@@ -167,25 +162,6 @@ def sums_problem(
     if _differ(connection, Sql(f"SELECT {columns} FROM sums_made_again"), kept):
         return "its sums are not what the definition makes of its events"
     return None
-
-
-def _is_in_order(connection: duckdb.DuckDBPyConnection, part: str) -> bool:
-    """Whether the rows of a part of level 1 stand in `LEVEL_1_ORDER`."""
-    rows = Sql(
-        f"SELECT {', '.join(_OF_ORDER)}, file_row_number "
-        f"FROM read_parquet({literal(part)}, file_row_number = true, hive_partitioning = false)"
-    )
-    _make(connection, "made", begun(rows))
-    ordered = connection.sql(
-        f"SELECT file_row_number FROM made ORDER BY {LEVEL_1_ORDER}"
-    ).to_arrow_reader(BATCH_ROWS)
-    start = 0
-    for batch in ordered:
-        numbers = batch.column(0)
-        if not numbers.equals(pa.array(range(start, start + len(numbers)), numbers.type)):
-            return False
-        start += len(numbers)
-    return True
 
 
 def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

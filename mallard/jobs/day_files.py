@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 import duckdb
 import pyarrow as pa
@@ -78,10 +79,12 @@ def _write_days(
         ).fetchall()
     )
     parts: list[Part] = []
-    for site_id, tables in _by_site(annotated_rows(connection, events)):
+    for site_id, groups in groupby(annotated_rows(connection, events), key=_site_of):
         with store.day_writer(site_id, date, whole_ms=is_whole[site_id]) as writer:
-            for table in tables:
-                writer.write(table)
+            for _, tables in groupby(groups, key=itemgetter(0)):
+                for _, table in tables:
+                    writer.write(table)
+                writer.end_group()
             parts.append(writer.finish_part())
         yield parts[-1]
     yield from _write_sessions(store, connection, parts)
@@ -123,6 +126,11 @@ def _pieces(tables: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
         for site_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             yield site_id, table.slice(start, end - start)
             start = end
+
+
+def _site_of(numbered: tuple[int, pa.Table]) -> str:
+    site_id: str = numbered[1]["site_id"][0].as_py()
+    return site_id
 
 
 def _all_or_none(store: Store, files: Iterator[Part | Derived]) -> list[Part | Derived]:

@@ -8,7 +8,7 @@ and which pieces of them, hold it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -17,6 +17,7 @@ import pyarrow as pa
 from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.jobs.database import rows_bytes
+from mallard.jobs.pieces import SHAPED_BY, groups_of, shaped, shapes
 from mallard.query.events import annotated_rows_of
 from mallard.query.sessions import annotated, begun, visits
 from mallard.query.sql import Sql, literal
@@ -90,23 +91,34 @@ def merged_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[
     connection.execute("DROP TABLE places")
 
 
-def annotated_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[pa.Table]:
+def annotated_rows(
+    connection: duckdb.DuckDBPyConnection, events: Sql
+) -> Iterator[tuple[int, pa.Table]]:
     """Yield events, with the columns of `PART_SCHEMA`, by site and in `LEVEL_1_ORDER`.
 
+    Each table is of one site and one row group; before it stands which group, by a number.
     events: all of a date and some sites, with the columns of `ARROW_SCHEMA`.
     """
+    _make(connection, "shapes", shapes(events))
     # In two steps: what joins and what sorts would not fit in memory at once.
-    marked = begun(annotated(_narrow(events)))
+    marked = shaped(begun(annotated(_narrow(events, *SHAPED_BY))))
     _make(connection, "marked", f"SELECT * EXCLUDE (event_type) FROM ({marked})")
     _make(
         connection,
         "places",
-        "SELECT site_id, timestamp, position, visit, row_bytes "
+        "SELECT site_id, timestamp, position, visit, piece, row_bytes "
         f"FROM marked ORDER BY site_id, {LEVEL_1_ORDER}",
     )
-    connection.execute("DROP TABLE marked")
-    for run in _runs(connection, "places", "timestamp", "timestamp"):
-        yield from _rows_of_run(connection, events, run, ["visit"])
+    connection.execute("DROP TABLE marked; DROP TABLE shapes")
+    pieces = connection.execute(
+        "SELECT site_id, piece, count(*) FROM places GROUP BY ALL ORDER BY min(rowid)"
+    ).fetchall()
+    ordered = (
+        table
+        for run in _runs(connection, "places", "timestamp", "timestamp")
+        for table in _rows_of_run(connection, events, run, ["visit"])
+    )
+    yield from _numbered(ordered, groups_of(pieces))
     connection.execute("DROP TABLE places")
 
 
@@ -160,9 +172,27 @@ def tables(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Tab
         yield pa.Table.from_batches([batch])
 
 
-def _narrow(events: Sql) -> Sql:
+def _numbered(
+    ordered: Iterable[pa.Table], group_rows: Sequence[int]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield tables cut where row groups end, each with the number of its group."""
+    group, left = -1, 0
+    for table in ordered:
+        start = 0
+        while start < table.num_rows:
+            if not left:
+                group += 1
+                left = group_rows[group]
+            some = table.slice(start, left)
+            yield group, some
+            start += some.num_rows
+            left -= some.num_rows
+
+
+def _narrow(events: Sql, *more: str) -> Sql:
     texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS)
-    return Sql(f"SELECT {_OF_PLACES}, {ROW_BYTES} + {texts} AS row_bytes FROM ({events})")
+    listed = ", ".join([_OF_PLACES, *more])
+    return Sql(f"SELECT {listed}, {ROW_BYTES} + {texts} AS row_bytes FROM ({events})")
 
 
 def _rows_of_run(

@@ -10,13 +10,10 @@ level 1 leaves out, because another column says it, `query/stored.py` puts back:
 Instants of level 1 have Parquet's unit of milliseconds where all of a file are whole milliseconds,
 as the server's are: two bytes less of each event. DuckDB gives the same type for both units.
 
-What was measured, in bytes an event, on a site-day of a million events of the benchmark's history
-(`cli/benchmark/history.py`), in groups of 131,072 rows, against one order for all by the start of
-the visit. Pageviews and engagement before the events with names of their own, so that a goal is
-found in a quarter of the part or less: 0.4 to 0.7 more. Cut in four by path, so that a page is
-found in a quarter: 1.6 more, as a visit is torn apart, and who it was is said again in each piece.
-Sorted by time alone 3, by path alone 5 more. BYTE_STREAM_SPLIT for integers would take 0.4 less,
-and DuckDB 1.5 cannot read it.
+How rows lie is `LEVEL_1_ORDER`; `jobs/pieces.py` says where row groups end, and what was measured.
+BYTE_STREAM_SPLIT for integers would take 0.4 bytes less of each event, and DuckDB 1.5 cannot read
+it; Brotli 0.2 less, and eight times as long. Events of a visit apart, so that all first events come
+first, then all second ones, saved nothing that one order for all columns did not.
 """
 
 from __future__ import annotations
@@ -33,16 +30,18 @@ from mallard.event import ARROW_SCHEMA
 PART_SCHEMA: pa.Schema = ARROW_SCHEMA.append(pa.field("visit", pa.int16()))
 
 LEVEL_0_ROW_GROUP_ROWS = 65_536
-# Each group says its texts again: half as many rows take 0.6 bytes more of each event.
-LEVEL_1_ROW_GROUP_ROWS = 131_072
+LEVEL_1_ROW_GROUP_ROWS = 131_072  # at most; where else groups end is for jobs/ordering.py to say
 DERIVED_ROW_GROUP_ROWS = 65_536
-# Of level 1, over its columns and `visit_begins` of `query/sessions.py: begun`: SQL, ascending,
-# nulls last, texts by their bytes. What all sites have in common first, then name by name; in both,
-# visits as they began, each in one piece. The last keys name a row, so that the same rows always
-# make the same file.
+# The names that every site has: SQL.
+COMMON_NAMES = "('pageview', 'engagement')"
+# Of level 1: SQL over its columns and those that `jobs/pieces.py` adds; ascending, nulls last,
+# texts by their bytes. First what skips: pieces, names, stretches of the day. In each, visits with
+# the same browser, place and so on next to each other, and one visit as it happened. The last keys
+# name a row, so that the same rows always make the same file. No reader needs any order: parts of
+# older versions have others.
 LEVEL_1_ORDER = (
-    "CASE WHEN event_name IN ('pageview', 'engagement') THEN '' ELSE event_name END, "
-    "visit_begins, visitor_id, timestamp, position"
+    f"piece, CASE WHEN event_name IN {COMMON_NAMES} THEN '' ELSE event_name END, "
+    "epoch_us(visit_begins) // stretch_us, likeness, visit_begins, visitor_id, timestamp, position"
 )
 
 _TEXTS = [field.name for field in ARROW_SCHEMA if field.type == pa.string()]
@@ -51,7 +50,11 @@ _INSTANTS = [field.name for field in ARROW_SCHEMA if field.type == pa.timestamp(
 _STATISTICS = ["position", "loaded_at", "site_id", "timestamp", "event_name"]
 # Of level 1. Dictionaries for texts and for numbers that repeat, differences for numbers that are
 # near each other, and the rest as it is: each is the least of what all readers understand.
-_REPEATED = [*_TEXTS, "node", "screen_width", "quantity", "engaged_ms", "scroll_depth", "visit"]
+_UNLIKE = {"idempotency_key", "anonymous_id", "user_id", "props", "data"}
+_REPEATED = [
+    *(name for name in _TEXTS if name not in _UNLIKE),
+    *("node", "quantity", "engaged_ms", "scroll_depth", "visit"),
+]
 _NEAR = [*_INSTANTS, "position", "sequence_number"]
 _ORIGIN = r"^(https?://[^/]+)/.*$"
 
@@ -90,7 +93,7 @@ def writer_options(level: int) -> dict[str, Any]:
         "max_rows_per_page": LEVEL_1_ROW_GROUP_ROWS,
         "data_page_size": 1024 * 1024,
         "dictionary_pagesize_limit": 1024 * 1024,
-        "write_statistics": ["position", "site_id", "timestamp", "event_name"],
+        "write_statistics": ["position", "site_id", "timestamp", "event_name", "pathname"],
         # Arrow's own copy of the schema, 4 kB; what it would add is in Parquet's.
         "store_schema": False,
     }

@@ -130,15 +130,20 @@ class FileWriter:
                 if full or sum(sizes) + max(sizes) >= WAITING_BYTES:
                     self._write_group()
 
+    def end_group(self) -> None:
+        """End the row group: what is written next begins another. Raises StorageError."""
+        with self._errors():
+            if self._waiting_rows:
+                self._write_group()
+
     def finish(self, path: Path) -> tuple[int, str]:
         """Give the file its name, safe on disk; return its size in bytes and its SHA-256.
 
         path: in the folder it was begun in. Raises StorageError.
         """
         assert self._descriptor is not None and self._parquet, "a file is finished once"
+        self.end_group()
         with self._errors():
-            if self._waiting_rows:
-                self._write_group()
             self._parquet.close()
             self._sink.finish()
             self._files.sync(self._descriptor)

@@ -14,6 +14,13 @@ from mallard.ingest.bots import Bots
 from mallard.ingest.payload import batch_from_json, from_json
 from tests.end_to_end.server import run
 
+_SIZES = [
+    "stored bytes an event",
+    "of its part a filter reads",
+    "its visits",
+    "compaction of that site-day",
+    "growth of the process meanwhile",
+]
 WHAT = [
     "single POST, fsync and enrichment",
     "bare ASGI",
@@ -30,10 +37,8 @@ WHAT = [
     "process start to first 202",
     "tracker with every automatic feature",
     "tracker with pageviews",
-    "stored bytes an event",
-    "its visits",
-    "compaction of that site-day",
-    "growth of the process meanwhile",
+    *_SIZES,
+    *_SIZES,
     "flush of 1,000 events beside 20 site-days against 2",
     "start with 20 parts",
 ]
@@ -41,6 +46,7 @@ WHAT = [
 
 def test_a_short_run_measures_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_rows, "DAY_EVENTS", 5_000)
+    monkeypatch.setattr(store_rows, "LARGE_DAY_EVENTS", 6_000)
     setting = Setting(tmp_path, processes.Cores(), seconds=0.2, rounds=1)
     rows = bench.measure(setting, events=1500, site_days=20, say=lambda what: None)
     for row, what in zip(rows, WHAT, strict=True):

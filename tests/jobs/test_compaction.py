@@ -13,6 +13,7 @@ from mallard.event import Event
 from mallard.jobs.compaction import RETRY_SECONDS, Compactor
 from mallard.jobs.database import SPILLED, connect, remove_spilled
 from mallard.jobs.day_files import write_days
+from mallard.jobs.pieces import shaped, shapes
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.sessions import SESSION_SCHEMA, begun
 from mallard.store.encoding import LEVEL_1_ORDER
@@ -152,7 +153,9 @@ def test_a_site_too_large_for_memory_is_read_in_runs_and_written_in_order(
         compacting.store.swap(Change("compaction", added=tuple(written), removed=(recent,)))
         for day in compacting.snapshot.days.values():
             (part,) = day.parts
-            rows = begun(annotated_rows_of([compacting.store.source(part)]))
+            rows = annotated_rows_of([compacting.store.source(part)])
+            connection.execute(f"CREATE OR REPLACE TABLE shapes AS {shapes(rows)}")
+            rows = begun(shaped(rows))
             assert pq.read_table(compacting.store.source(part))["position"].to_pylist() == [
                 position
                 for (position,) in connection.execute(

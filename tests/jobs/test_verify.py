@@ -259,15 +259,6 @@ def test_an_event_in_another_visit_is_a_problem(stored: Stored) -> None:
     )
 
 
-def test_a_level_1_part_that_is_not_sorted_is_a_problem(stored: Stored) -> None:
-    day = stored.store.snapshot().days[A, date(0)]
-    rows = rows_in(stored, day.parts[0])
-    replaced(stored, day.parts[0], rows.take([2, 1, 0]))
-    assert f"{A} on {date(0)}: a part of it is not sorted as parts of level 1 are." in (
-        check(stored.data).problems
-    )
-
-
 def test_visits_or_sums_that_the_definition_does_not_give_are_a_problem(stored: Stored) -> None:
     snapshot = stored.store.snapshot()
     visits, sums = snapshot.days[A, date(1)].sessions, snapshot.rollups[A, "2024-05"]

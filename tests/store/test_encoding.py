@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mallard.cli.benchmark.history import History
+from mallard.config import StoreConfig
 from mallard.event import ARROW_SCHEMA, SCHEMA_VERSION, Frame, to_table
 from mallard.files import Files
+from mallard.jobs.database import connect
+from mallard.jobs.ordering import annotated_rows
 from mallard.query.events import rows_of
-from mallard.query.sessions import annotated, begun
 from mallard.query.sql import Sql
 from mallard.store.encoding import (
-    LEVEL_1_ORDER,
     LEVEL_1_ROW_GROUP_ROWS,
     PART_SCHEMA,
     condensed,
@@ -44,10 +45,10 @@ def write(rows: pa.Table, path: Path, *, whole_ms: bool = True) -> None:
 
 def sorted_day(events: int) -> pa.Table:
     made = History(sites=1, events=events, first_day=DAY, others_between=9).day(DAY)
-    with duckdb.connect() as connection:
+    with connect(StoreConfig(memory_bytes=2**30), None) as connection:
         connection.register("made", made)
-        query = f"SELECT * FROM ({begun(annotated(Sql('FROM made')))}) ORDER BY {LEVEL_1_ORDER}"
-        return connection.sql(query).to_arrow_table().select(PART_SCHEMA.names).cast(PART_SCHEMA)
+        rows = [table for _, table in annotated_rows(connection, Sql("FROM made"))]
+    return pa.concat_tables(rows).select(PART_SCHEMA.names).cast(PART_SCHEMA)
 
 
 @pytest.fixture(scope="module")

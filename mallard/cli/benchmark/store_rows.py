@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mallard.cli.benchmark.history import History
 from mallard.cli.benchmark.processes import first_answer, mallard
+from mallard.cli.benchmark.pruning import shares_read
 from mallard.cli.benchmark.rates import MIB, Setting
 from mallard.cli.benchmark.rows import Pairs, Row, Target
 from mallard.clock import Clock
@@ -26,6 +27,7 @@ from mallard.store.local import LocalStore
 
 DAY = date(2026, 3, 2)
 DAY_EVENTS = 200_000
+LARGE_DAY_EVENTS = 1_000_000  # whose row groups have the size that large parts have
 OTHERS_BETWEEN = 9  # a tenth of a server's events: positions then have gaps, which cost
 SLICE_EVENTS = 10_000  # of one flush
 FEW_SITE_DAYS = 10
@@ -36,32 +38,37 @@ COLUMN_SHOWN = 0.2  # bytes an event
 
 
 def sizes(setting: Setting) -> list[Row]:
-    """Return the rows of one large site-day, compacted."""
-    data = setting.folder / "site-day"
+    """Return the rows of a site-day, and of a large one, compacted."""
+    return [
+        *_sizes(setting.folder / "site-day", DAY_EVENTS),
+        *_sizes(setting.folder / "large-site-day", LARGE_DAY_EVENTS),
+    ]
+
+
+def _sizes(data: Path, events: int) -> list[Row]:
     store = _open(data)
-    table = History(1, DAY_EVENTS, DAY, others_between=OTHERS_BETWEEN).day(DAY)
+    table = History(1, events, DAY, others_between=OTHERS_BETWEEN).day(DAY)
     for first in range(0, table.num_rows, SLICE_EVENTS):
         some = table.slice(first, SLICE_EVENTS)
         store.publish(some, some["position"][-1].as_py())
     store.close()
     told = _compact(data)
     (part,) = (data / "events").rglob("*.parquet")
-    columns: Counter[str] = Counter()
-    metadata = pq.read_metadata(part)
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(number)
-            columns[chunk.path_in_schema] += chunk.total_compressed_size
     rows = table.num_rows
-    each = ((name, size / rows) for name, size in columns.most_common())
-    shown = ", ".join(f"{name} {size:.2f}" for name, size in each if size >= COLUMN_SHOWN)
+    shares = shares_read(part)
     visits = sum(path.stat().st_size for path in (data / "sessions").rglob("*.parquet"))
     return [
         Row(
             f"stored bytes an event, a site-day of {rows:,}, compacted, all columns",
-            shown,
+            _columns(part),
             part.stat().st_size / rows,
             Target(15, " bytes"),
+        ),
+        Row(
+            "of its part a filter reads, most",
+            ", ".join(f"on {what} {share:.0%}" for what, share in shares.items()),
+            100 * max(shares.values()),
+            Target(50, " %"),
         ),
         Row("its visits, bytes an event", "", visits / rows, None, " bytes"),
         Row(
@@ -78,6 +85,18 @@ def sizes(setting: Setting) -> list[Row]:
             Target(1, " x"),
         ),
     ]
+
+
+def _columns(part: Path) -> str:
+    """Return what each of the larger columns takes."""
+    columns: Counter[str] = Counter()
+    metadata = pq.read_metadata(part)
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            columns[chunk.path_in_schema] += chunk.total_compressed_size
+    each = ((name, size / metadata.num_rows) for name, size in columns.most_common())
+    return ", ".join(f"{name} {size:.2f}" for name, size in each if size >= COLUMN_SHOWN)
 
 
 def growth(setting: Setting, most: int) -> list[Row]:
