@@ -51,6 +51,22 @@ def test_it_gives_what_the_work_gives_and_raises_what_it_raises(one: Engine) -> 
         asyncio.run(one.run(lambda _: 1 // 0))
 
 
+@pytest.mark.parametrize(("seconds", "released"), [(0, 1), (3_600, 0)])
+def test_what_a_long_question_left_to_the_allocator_is_given_back_by_its_own_thread(
+    one: Engine, seconds: float, released: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by: list[int] = []
+
+    class Pool:
+        def release_unused(self) -> None:
+            by.append(threading.get_ident())
+
+    monkeypatch.setattr(pa, "default_memory_pool", Pool)
+    monkeypatch.setattr(query_engine, "RELEASE_SECONDS", seconds)
+    thread = one.submit(lambda _: threading.get_ident()).result(30)
+    assert by == [thread] * released
+
+
 def test_a_slow_query_is_stopped_and_the_next_one_works(tmp_path: Path) -> None:
     made = engine(tmp_path, timeout_seconds=0.1)
     with pytest.raises(QueryTimeout, match=r"longer than 0\.1 seconds"):
