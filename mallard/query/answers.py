@@ -79,10 +79,9 @@ class _Asked(Generic[Q]):
         """
         session = self.days.session
         query = self.count(session, self.question, found, pieces)
-        starts = [piece.start_us for piece in pieces]
-        for piece, sums in zip(
-            pieces, read(session, query, events, "start_us", starts), strict=True
-        ):
+        starts, most = [piece.start_us for piece in pieces], self.sums.part_bytes_max
+        parts = read(session, query, events, "start_us", starts, most)
+        for piece, sums in zip(pieces, parts, strict=True):
             if isinstance(sums, pa.Table):
                 yield compact(self.question, sums)
             else:
@@ -290,7 +289,8 @@ class Answers:
             firsts = [pieces[0].bucket for _, pieces in wanted]
             query = sums_of_files(session, grouping, self._store, wanted)
             rows = sum(file.rows for file, _ in wanted)
-            of_files = read(session, query, rows, "number", range(len(keys)))
+            most = asked.sums.part_bytes_max
+            of_files = read(session, query, rows, "number", range(len(keys)), most)
             for key, first, sums in zip(keys, firsts, of_files, strict=True):
                 if isinstance(sums, pa.Table):
                     self._kept.keep({key: sums}, grouping)

@@ -17,9 +17,9 @@ from mallard.query.sql import Sql
 from mallard.query.sums import Addable, compact, narrowed, split, total
 
 # To add tables up takes several times as much for a moment, and several questions may do so at once
-# in what a server leaves to them beside DuckDB. It is some 150,000 groups of a common question: a
+# in what a server leaves to them beside DuckDB. It is some 110,000 groups of a common question: a
 # year by city of a large site has 67,000, and what is larger than this is not kept.
-HELD_BYTES = 16 * 2**20
+HELD_BYTES = 12 * 2**20
 # So few rows are read without a look at how much they are.
 _FEW_ROWS = 20_000
 _NUMBER_BYTES = 8
@@ -34,16 +34,21 @@ def folded(question: Addable, tables: Iterable[pa.Table]) -> Iterator[tuple[pa.T
     """
     held: list[pa.Table] = []
     size = rows = 0
+    most = HELD_BYTES * 3 // 4
     for each in tables:
         table = each.select(question.schema.names)
+        more = _bytes(table)
+        if more > most:  # it was added up before
+            yield total(question, [table]), table.num_rows
+            continue
         held.append(table)
-        size += _bytes(table)
+        size += more
         rows += table.num_rows
         if size > HELD_BYTES:
             whole = compact(question, total(question, held))
             held, size = [whole], _bytes(whole)
             # It would soon be too much again, and take the longer to add up the more it is.
-            if size > HELD_BYTES * 3 / 4:
+            if size > most:
                 yield whole, rows
                 held, size, rows = [], 0, 0
     if held:
@@ -78,6 +83,14 @@ class RunningSums:
         """Whether they are in the database, as they are too many to be held."""
         return self._made is not None
 
+    @property
+    def part_bytes_max(self) -> int:
+        """How large a part of a large result is to be held; the rest goes into the database.
+
+        Once they are there themselves it all does: it will hardly be asked for again.
+        """
+        return 0 if self.are_large else HELD_BYTES
+
     def result(self) -> pa.Table | Sql:
         """Return the sums, or the name of a table of the database that has them."""
         schema = self._question.schema
@@ -107,12 +120,18 @@ class RunningSums:
 
 
 def read(
-    session: Session, query: Sql, rows: int, column: str, numbers: Sequence[int]
+    session: Session,
+    query: Sql,
+    rows: int,
+    column: str,
+    numbers: Sequence[int],
+    part_bytes_max: int,
 ) -> Iterator[pa.Table | Sql]:
     """Yield for each of numbers a query's rows that have it in a column, without that column.
 
     Where these are too large to be held it is a query for them, to be used before the next is asked
-    for. rows: what the query reads, about.
+    for. rows: what the query reads, about. part_bytes_max: of a result that is too large as a whole
+    so large parts are held.
     """
     if rows <= _FEW_ROWS:
         yield from split(session.table(query), column, {each: each for each in numbers}).values()
@@ -128,7 +147,7 @@ def read(
         return
     for number in numbers:
         own = Sql(f"SELECT * EXCLUDE ({column}) FROM {_READ} WHERE {column} = {int(number)}")
-        yield own if sizes.get(number, 0) > HELD_BYTES else narrowed(session.table(own))
+        yield own if sizes.get(number, 0) > part_bytes_max else narrowed(session.table(own))
 
 
 def _bytes(table: pa.Table) -> int:

@@ -116,7 +116,7 @@ def test_of_a_large_result_what_is_too_large_to_be_held_stays_in_the_database(
             SELECT least(range // 1_000, 2) AS number, '/' || range AS page, range AS events
             FROM range({rows})""")
         are_held = []
-        for number, found in enumerate(read(session, query, rows, "number", range(4))):
+        for number, found in enumerate(read(session, query, rows, "number", range(4), 1024 * KIB)):
             are_held.append(isinstance(found, pa.Table))
             sums = session.take(found) if isinstance(found, pa.Table) else Sql(f"({found})")
             counted = session.rows(Sql(f"SELECT count(*), min(page), max(events) FROM {sums}"))

@@ -15,7 +15,6 @@ import pytest
 
 from mallard.accounts.control import Control
 from mallard.event import Event
-from mallard.query.reports import table
 from mallard.site import Goal, Segment
 from tests.stored import SettableClock
 from tests.web.running import Running, running
@@ -448,20 +447,6 @@ async def test_rows_are_in_the_order_of_names_where_names_are_shown(site: Runnin
         ["Warsaw", "Warsaw", "PL"],
         ["Tallinn", "Tallinn", "EE"],
     ]
-
-
-async def test_an_order_that_needs_too_many_rows_at_once_is_refused_with_what_to_do(
-    site: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(table, "ROWS_MAX", 2)
-    asked: Given = {"metrics": ["visitors"], "date_range": "7d", "pagination": {"limit": 1}}
-    asked["dimensions"] = ["visit:country_name"]
-    document = {"site_id": SITE, **asked, "order_by": [["visit:country_name", "asc"]]}
-    refused = await site.client.post("/api/v2/query", json=document, headers={"host": "localhost"})
-    assert (refused.status_code, refused.json()["code"]) == (422, "query_too_large")
-    assert refused.json()["error"].startswith("The answer has 4 groups; to be put in this order")
-    assert "Order by a number of visitors" in refused.json()["error"]
-    assert len(await rows(site, **asked)) == 1
 
 
 async def test_rates_of_conversions_are_of_all_visitors_that_other_filters_keep(

@@ -13,6 +13,7 @@ import pytest
 
 from mallard.accounts.control import Control
 from mallard.event import Event
+from mallard.query.reports import table
 from mallard.site import Goal
 from tests.factories import make_event
 from tests.stored import SettableClock
@@ -314,3 +315,15 @@ async def test_a_key_of_another_site_is_refused(site: Running) -> None:
         "/api/v2/query", json={**document, "site_id": "other.example"}, headers=headers
     )
     assert answer.json()["results"] == [{"dimensions": [], "metrics": [0]}]
+
+
+async def test_an_order_that_needs_too_many_rows_at_once_is_refused_with_what_to_do(
+    site: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "ROWS_MAX", 2)
+    asked = {"dimensions": ["visit:country_name"], "pagination": {"limit": 1}}
+    refused = await ask(site, **asked, order_by=[["visit:country_name", "asc"]])
+    assert (refused.status_code, refused.json()["code"]) == (422, "query_too_large")
+    assert refused.json()["error"].startswith("The answer has 3 groups; to be put in this order")
+    assert "Order by a number of visitors" in refused.json()["error"]
+    assert await results(site, **asked, order_by=[["visitors", "desc"]]) == [(["(not set)"], [1])]
