@@ -33,7 +33,7 @@ from mallard.store.encoding import COMMON_NAMES, LEVEL_1_ROW_GROUP_ROWS
 # The columns that `shaped` needs.
 SHAPED_BY = (
     *("pathname", "browser", "os", "os_version", "device_type", "browser_version"),
-    *("country_code", "region", "city"),
+    *("screen_width", "country_code", "region"),
 )
 
 _ALONE_ROWS = 65_536  # of a day of less all are in one group
@@ -50,13 +50,13 @@ _DAY_US = 86_400_000_000
 
 def shapes(events: Sql) -> Sql:
     """Return a query for how each site's events of a date are cut: a row each, for `shaped`."""
+    many = f"count(*) >= {_PATHS_ROWS}"
     return Sql(f"""
         SELECT site_id AS shaped_site,
-            greatest(1, {_DAY_US * _STRETCH_ROWS} // count(*)) AS stretch_us,
-            CASE WHEN count(*) >= {_PATHS_ROWS} THEN
-                quantile_disc(left(pathname, {_CHARACTERS}), [0.333, 0.667]) FILTER (
-                    event_name IN {COMMON_NAMES} AND position % {_SAMPLED} = 0)
-            END AS borders
+            greatest(1, {_DAY_US * _STRETCH_ROWS} * CASE WHEN {many} THEN 3 ELSE 1 END // count(*))
+                AS stretch_us,
+            CASE WHEN {many} THEN quantile_disc(left(pathname, {_CHARACTERS}), [0.333, 0.667])
+                FILTER (event_name IN {COMMON_NAMES} AND position % {_SAMPLED} = 0) END AS borders
         FROM ({events}) GROUP BY site_id""")
 
 
@@ -64,15 +64,15 @@ def shaped(events: Sql) -> Sql:
     """Return a query for events with `piece`, `stretch_us` and `likeness` instead of `SHAPED_BY`.
 
     There has to be a table `shapes` of what the query of that name gives. likeness: a number that
-    visits share which have the same browser, system and place; its upper bits, those which have
-    some of these in common.
+    visits share which have the same browser, system, screen and place; its upper bits, those which
+    have some of these in common.
     """
     like = (
-        *("browser, os", "os_version, device_type", "browser_version", "country_code"),
-        "region, city",
+        *("browser, os", "os_version, device_type", "browser_version"),
+        *("screen_width", "country_code", "region"),
     )
     bits = " | ".join(
-        f"((hash({names}) & 4095) << {48 - 12 * at})" for at, names in enumerate(like)
+        f"((hash({names}) & 1023) << {50 - 10 * at})" for at, names in enumerate(like)
     )
     by_path = " + ".join(f"coalesce(pathname > borders[{at}], false)::TINYINT" for at in (1, 2))
     without = ", ".join(SHAPED_BY)
