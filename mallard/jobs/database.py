@@ -18,10 +18,10 @@ from mallard.config import StoreConfig
 
 SPILLED = "tmp"  # in the data folder
 # What a job adds to the process beside what DuckDB counts, which is bounded whatever it works on:
-# 40 MiB of libraries' pages, 35 of rows that wait until a row group is full, 20 for encoding one,
-# and what allocators keep. While a site-day of a million events was compacted with 64 MiB for
-# DuckDB, which is the least that sorts it, the process grew by 220 to 240 MiB; by 270, a little
-# more than the setting, with three million.
+# 40 MiB of libraries' pages, 40 of rows that wait until a row group is full, 20 for encoding one,
+# and what allocators keep. While a site-day was compacted with 64 MiB for DuckDB the process grew
+# by 225 MiB with a million events, 250 with three million, and 245 where each of them had long
+# props of its own. Six million DuckDB does not join with 64 MiB, and does with 128.
 BESIDE_BYTES = 192 * 1024 * 1024
 # Rows travel in the order a query says, and not that of files. Files are read once: no cache of
 # them. Nothing is fetched from anywhere.
