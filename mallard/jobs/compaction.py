@@ -19,6 +19,7 @@ from mallard.config import StoreConfig
 from mallard.errors import CorruptData, StorageError
 from mallard.jobs.database import connect
 from mallard.jobs.day_files import write_days, write_merged
+from mallard.jobs.ordering import SCRATCH_BYTES
 from mallard.jobs.policy import Merge, Settle, plan
 from mallard.query.events import rows_of
 from mallard.store.part import Part
@@ -100,21 +101,22 @@ class Compactor:
         """Do one piece of work, or return why it has to wait."""
         started = self._clock.monotonic()
         parts = (*work.parts, *work.compacted) if isinstance(work, Settle) else work.parts
-        size_bytes = sum(part.size_bytes for part in parts)
+        size_bytes, rows = sum(part.size_bytes for part in parts), sum(part.rows for part in parts)
         room_bytes = self._room_bytes()
         if room_bytes < 2 * size_bytes:
             return f"it needs {2 * size_bytes} bytes of room on the disk, and {room_bytes} are free"
         with self._store.reading():
             for part in parts:
                 self._store.check(part)
-            with connect(self._config, self._data, room_bytes - size_bytes) as connection:
+            spilled_bytes = room_bytes - size_bytes - SCRATCH_BYTES * rows
+            with connect(self._config, self._data, spilled_bytes) as connection:
                 self._connection = connection
                 try:
                     change = self._change(work, parts, connection)
                 finally:
                     self._connection = None
             self._store.swap(change)
-        self._telemetry.compacted[change.reason] += sum(part.rows for part in parts)
+        self._telemetry.compacted[change.reason] += rows
         self._telemetry.compaction_seconds.observe(self._clock.monotonic() - started)
         return None
 

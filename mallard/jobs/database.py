@@ -15,14 +15,14 @@ from pathlib import Path
 import duckdb
 
 from mallard.config import StoreConfig
+from mallard.query.sql import literal
 
 SPILLED = "tmp"  # in the data folder
 # What a job adds to the process beside what DuckDB counts, which is bounded whatever it works on:
 # 40 MiB of libraries' pages, 40 of rows that wait until a row group is full, 20 for encoding one,
-# and what allocators keep. While a site-day was compacted with 64 MiB for DuckDB the process grew
-# by 225 MiB with a million events, 250 with three million, and 245 where each of them had long
-# props of its own. Six million DuckDB does not join with 64 MiB, and does with 128.
-BESIDE_BYTES = 192 * 1024 * 1024
+# and what allocators keep. While a site-day was compacted with 56 MiB for DuckDB the process grew
+# by 241 MiB with six million events.
+BESIDE_BYTES = 200 * 1024 * 1024
 # Rows travel in the order a query says, and not that of files. Files are read once: no cache of
 # them. Nothing is fetched from anywhere.
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -42,6 +42,19 @@ def rows_bytes(connection: duckdb.DuckDBPyConnection) -> int:
     """Return what the rows may take that a query of a connection sorts; the rest is for reading."""
     ((found,),) = connection.execute("SELECT getvariable('rows_bytes')").fetchall()
     return int(found)
+
+
+def use_disk(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make tables that are not temporary in a connection's folder from now on, if it has one.
+
+    In memory they keep some of it for each million rows, even when they are spilled. What was made
+    before is not found any more.
+    """
+    ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    if folder:
+        file = literal(f"{folder}/scratch.db")  # which nobody opens again
+        connection.execute(f"ATTACH IF NOT EXISTS {file} AS scratch (RECOVERY_MODE no_wal_writes)")
+        connection.execute("USE scratch")
 
 
 @contextlib.contextmanager

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import duckdb
 import pyarrow as pa
 
 from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA
-from mallard.jobs.database import rows_bytes
+from mallard.jobs.database import rows_bytes, use_disk
 from mallard.jobs.pieces import SHAPED_BY, groups_of, shaped, shapes
 from mallard.query.events import annotated_rows_of
 from mallard.query.sessions import annotated, begun, visits
@@ -27,9 +28,13 @@ from mallard.store.store import Store
 
 # Of a batch from DuckDB to a file: small enough to hold a few, large enough to cost little each.
 BATCH_ROWS = 16_384
-# What DuckDB takes to sort an event, and to gather a visit, but for long texts. Measured.
+# What DuckDB takes to sort an event, to gather a visit, but for long texts, and to say which visit
+# an event is of. Measured.
 ROW_BYTES = 512
 VISIT_BYTES = 2_048
+MARKED_BYTES = 64
+# Of the disk, what an event takes in the tables here, which is not bounded as what is spilled is.
+SCRATCH_BYTES = 48
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
 SESSION_ORDER = "entry_page, started_at, first_position"
 
@@ -99,17 +104,15 @@ def annotated_rows(
     Each table is of one site and one row group; before it stands which group, by a number.
     events: all of a date and some sites, with the columns of `ARROW_SCHEMA`.
     """
-    _make(connection, "shapes", shapes(events))
-    # In two steps: what joins and what sorts would not fit in memory at once.
-    marked = shaped(begun(annotated(_narrow(events, *SHAPED_BY))))
-    _make(connection, "marked", f"SELECT * EXCLUDE (event_type) FROM ({marked})")
+    # First marked, then sorted: what does both would not fit in memory at once.
+    _mark(connection, events)
     _make(
         connection,
         "places",
         "SELECT site_id, timestamp, position, visit, piece, row_bytes "
         f"FROM marked ORDER BY site_id, {LEVEL_1_ORDER}",
     )
-    connection.execute("DROP TABLE marked; DROP TABLE shapes")
+    connection.execute("DROP TABLE marked")
     pieces = connection.execute(
         "SELECT site_id, piece, count(*) FROM places GROUP BY ALL ORDER BY min(rowid)"
     ).fetchall()
@@ -195,6 +198,28 @@ def _narrow(events: Sql, *more: str) -> Sql:
     return Sql(f"SELECT {listed}, {ROW_BYTES} + {texts} AS row_bytes FROM ({events})")
 
 
+def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
+    """Make a table `marked` of what says where events stand, some visitors after the others.
+
+    What joins events with their visits takes memory as there are visits, spilled or not.
+    """
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM ({events})").fetchall()
+    shares = 1 + rows * MARKED_BYTES // rows_bytes(connection)
+    if shares > 1:
+        use_disk(connection)
+    _make(connection, "shapes", shapes(events))
+    narrow = _narrow(events, *SHAPED_BY)
+    for share in range(shares):
+        one = Sql(f"{narrow} WHERE hash(visitor_id) % {shares} = {share}")
+        _make(connection, "visited", annotated(shaped(one if shares > 1 else narrow)))
+        marked = f"SELECT * EXCLUDE (event_type) FROM ({begun(Sql('FROM visited'))})"
+        if share:
+            connection.execute(f"INSERT INTO marked {marked}")
+        else:
+            _make(connection, "marked", marked)
+    connection.execute("DROP TABLE visited; DROP TABLE shapes")
+
+
 def _rows_of_run(
     connection: duckdb.DuckDBPyConnection, events: Sql, run: _Run, more: Sequence[str]
 ) -> Iterator[pa.Table]:
@@ -214,20 +239,22 @@ def _rows_of_run(
 def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
     """Make a table whose `rowid` is the place of a row in the query's order."""
     connection.execute("SET preserve_insertion_order = true")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}")
     connection.execute("SET preserve_insertion_order = false")
 
 
 def _runs(connection: duckdb.DuckDBPyConnection, table: str, since: str, until: str) -> list[_Run]:
     """Divide a table's rows into runs that the connection's memory has room for."""
     bytes_max = rows_bytes(connection)
-    blocks = connection.execute(
+    found = connection.execute(
         f"SELECT min(rowid), max(rowid) + 1, min(site_id), max(site_id), "
         f"epoch_us(min({since})), epoch_us(max({until})), sum(row_bytes)::BIGINT "
         f"FROM {table} GROUP BY rowid // {_BLOCK_ROWS} ORDER BY 1"
-    ).fetchall()
+    )
     runs: list[_Run] = []
-    for block in (_Run(*values) for values in blocks):
+    # Those of millions of rows would take megabytes as Python's objects.
+    some = iter(lambda: found.fetchmany(_BLOCK_ROWS), [])
+    for block in (_Run(*values) for values in chain.from_iterable(some)):
         if runs and runs[-1].bytes + block.bytes <= bytes_max:
             runs[-1] = runs[-1].joined(block)
         else:

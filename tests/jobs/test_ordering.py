@@ -9,8 +9,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from mallard.config import StoreConfig
+from mallard.event import ARROW_SCHEMA
 from mallard.jobs import ordering
+from mallard.jobs.database import connect
 from mallard.query.events import rows_of
+from mallard.query.sql import Sql
 from tests.factories import NOON_US, make_event
 from tests.stored import A, Stored
 
@@ -41,6 +45,29 @@ def test_a_run_is_joined_with_its_places_in_memory_and_not_with_the_events_of_a_
         (join,) = (node for node in nodes(plan) if "JOIN" in node["name"])
         kept = [str(node["extra_info"]) for node in nodes(join["children"][1])]
         assert any("places" in info for info in kept)
+
+
+def test_a_site_day_of_any_size_is_ordered_in_little_memory(tmp_path: Path) -> None:
+    rows, limit_bytes = 200_000, 24 * 2**20
+    told = {
+        "site_id": "'site'",
+        "timestamp": f"make_timestamp({NOON_US} + (hash(range) % 40_000_000)::BIGINT * 1000)",
+        "position": "range",
+        "visitor_id": "(hash(range // 3) >> 1)::BIGINT",
+        "event_type": "'page'",
+        "event_name": "'pageview'",
+        "pathname": "'/' || range % 1000",
+    }
+    columns = ", ".join(f"{told.get(name, 'NULL')} AS {name}" for name in ARROW_SCHEMA.names)
+    events = Sql(f"SELECT {columns} FROM range({rows})")
+    with connect(StoreConfig(), tmp_path) as connection:
+        connection.execute(f"SET memory_limit = '{limit_bytes}B'")
+        connection.execute(f"SET VARIABLE rows_bytes = {limit_bytes // 3}")
+        first = ordering.annotated_rows(connection, events)
+        next(first)
+        del first  # the other runs would each make all events anew
+        found = connection.execute("SELECT count(*), count(DISTINCT position) FROM places")
+        assert found.fetchall() == [(rows, rows)]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
