@@ -49,7 +49,7 @@ _COUNTED_AT_ONCE = 500_000
 # So few rows of a whole period are kept in any case: a year by day takes no more than its months.
 _KEPT_ROWS = 1_000
 # Rows of files of sums that are read at once, a part of which has the dimension asked for.
-_ROLLED_AT_ONCE = 2_000_000
+_ROLLED_AT_ONCE = 1_000_000
 
 Q = TypeVar("Q", bound=Addable)
 T = TypeVar("T")
