@@ -1,4 +1,4 @@
-"""Reports as tables, whole: what a server and the command export of one."""
+"""Reports as tables, a page after the other: what a server and the command export of one."""
 
 from __future__ import annotations
 
@@ -68,27 +68,32 @@ def write_report(
     sink: Sink,
     rows_max: int | None = None,
 ) -> int:
-    """Write a report, and return how many rows it has.
+    """Write a report as its pages are made, and return how many rows it has.
 
     rows_max: with more, QueryTooLarge is raised. Raises InvalidInput for what is no report.
     """
-    table = _report(session, answers, context, wanted, rows_max)
-    return write(session.cursor, [Sql(f"FROM {session.take(table)}")], form, sink)
+
+    def queries() -> Iterator[Sql]:
+        for page in _pages(session, answers, context, wanted, rows_max):
+            taken = session.take(page)
+            yield Sql(f"FROM {taken}")
+            session.let_go(taken)
+
+    return write(session.cursor, queries(), form, sink)
 
 
-def _report(
+def _pages(
     session: Session, answers: Answers, context: Context, wanted: Report, rows_max: int | None
-) -> pa.Table:
+) -> Iterator[pa.Table]:
     dimension = wanted.dimension
     is_series = dimension in names.TIMES  # which has no pages
-    tables: list[pa.Table] = []
-    while not tables or (tables[-1].num_rows == LIMIT_MAX and not is_series):
+    for number in itertools.count():
         document = {
             "site_id": wanted.site_id,
             "metrics": list(METRICS),
             "date_range": wanted.date_range,
             "dimensions": [dimension],
-            "pagination": {"limit": LIMIT_MAX, "offset": LIMIT_MAX * len(tables)},
+            "pagination": {"limit": LIMIT_MAX, "offset": LIMIT_MAX * number},
             "include": {"total_rows": True},
         }
         asked = replace(read_query(document, context), every_interval=is_series)
@@ -98,8 +103,9 @@ def _report(
                 f"The report has {found['meta']['total_rows']:,} rows, which is more than "
                 f"{rows_max:,}; ask for less of time, or /api/v2/query for pages of it."
             )
-        tables.append(_table(dimension, found["results"]))  # which takes a tenth
-    return pa.concat_tables(tables)
+        yield _table(dimension, found["results"])
+        if is_series or len(found["results"]) < LIMIT_MAX:
+            return
 
 
 def _table(dimension: str, results: list[dict[str, Any]]) -> pa.Table:

@@ -105,7 +105,10 @@ async def test_a_report_of_pages_of_rows_is_exported_whole(
     # Nothing is answered from what was asked before: something new came in.
     await site.server.buffer.append([view(9, "/", day=-4)])
     monkeypatch.setattr(reports, "LIMIT_MAX", 2)
-    assert len(await exported(site, "page", "ndjson")) == 4
+    paged = await exported(site, "page", "ndjson")
+    assert len({row["page"] for row in paged}) == 4
+    for form in ("parquet", "csv"):
+        assert await exported(site, "page", form) == paged
 
 
 async def test_a_report_of_too_many_rows_is_refused_with_what_to_do(tmp_path: Path) -> None:
