@@ -209,9 +209,8 @@ def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
         use_disk(connection)
     _make(connection, "shapes", shapes(events))
     narrow = _narrow(events, *SHAPED_BY)
-    visitor = "coalesce(visitor_id, position)"  # events of nobody are of no visit, and may be many
     for share in range(shares):
-        one = Sql(f"{narrow} WHERE hash({visitor}) % {shares} = {share}")
+        one = Sql(f"{narrow} WHERE hash(visitor_id) % {shares} = {share}")
         _make(connection, "visited", annotated(shaped(one if shares > 1 else narrow)))
         marked = f"SELECT * EXCLUDE (event_type) FROM ({begun(Sql('FROM visited'))})"
         if share:
