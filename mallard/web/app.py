@@ -32,8 +32,6 @@ from mallard.web.body import BodyReader
 from mallard.web.collect import Collector, Handler
 from mallard.web.direct import DirectDoor, DirectRequests
 from mallard.web.exports import Exporting, Exports
-from mallard.web.insights import Insights
-from mallard.web.money import MoneyReports
 from mallard.web.openapi import route as openapi
 from mallard.web.probes import Probes, Watched
 from mallard.web.problems import describe, log_failure, problem
@@ -41,7 +39,6 @@ from mallard.web.reports import Answering, Reports
 from mallard.web.sql import Querying, SqlDoor
 from mallard.web.stats import Stats
 from mallard.web.stats_v1 import StatsV1
-from mallard.web.visits import Visits
 
 _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -87,17 +84,13 @@ def create_app(server: Serving) -> Application:
         doors[f"{path}/batch"] = collector.batch
     tracker = server.config.tracker
     reports = Reports(server, guard, bodies)
-    stats = Stats(reports)
     routes = [
         *Probes(server).routes(),
         *pages.routes(tracker),
         *welcome.routes(tracker),
         *Admin(server.accounts, guard, bodies).routes(),
         *reports.routes(),
-        *stats.routes(),
-        *Insights(reports).routes(),
-        *MoneyReports(reports).routes(),
-        *Visits(reports, stats).routes(),
+        *Stats(reports).routes(),
         *StatsV1(reports).routes(),
         *SqlDoor(server, guard, bodies).routes(),
         *Exports(server, reports).routes(),

@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -22,13 +21,14 @@ from mallard.errors import Overloaded
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
 from mallard.query.forms import Form
+from mallard.query.named.parameters import Given, word
 from mallard.query.period import Period
 from mallard.query.pieces import Wanted, What
 from mallard.query.plausible.ranges import read_range
 from mallard.query.sandbox import Query
 from mallard.transfer.exporter import Exporter
 from mallard.transfer.reports import Report, dimension_of, write_report
-from mallard.web.parameters import check_names, word
+from mallard.web.parameters import sent
 from mallard.web.reports import Caller, Reports
 
 FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
@@ -60,8 +60,7 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """Answer with rows as they come; a client that goes away ends the work."""
-        given = request.query_params
-        check_names(given, _PARAMETERS)
+        given = sent(request, _PARAMETERS)
         visitors = word(given, "visitors", ("true", "false"), "false") == "true"
         scope = Scope.ADMIN if visitors else Scope.EXPORT
         caller = await self._reports.look(request, given.get("site_id"), scope)
@@ -86,7 +85,7 @@ class Exports:
         """Let another one begin."""
         self._under_way -= 1
 
-    async def _report(self, caller: Caller, given: QueryParams, what: str, form: Form) -> Response:
+    async def _report(self, caller: Caller, given: Given, what: str, form: Form) -> Response:
         wanted = Report(caller.site_id, dimension_of(what), _date_range(given))
 
         def written(session: Session, answers: Answers) -> bytes:
@@ -152,13 +151,13 @@ async def _chunks(query: Query, first: bytes) -> AsyncIterator[bytes]:
     await asyncio.to_thread(query.finish)
 
 
-def _date_range(given: QueryParams) -> object:
+def _date_range(given: Given) -> object:
     if "from" in given or "to" in given:
         return [given.get("from"), given.get("to")]
     return "all"
 
 
-def _period(given: QueryParams, caller: Caller) -> Period | None:
+def _period(given: Given, caller: Caller) -> Period | None:
     wanted = _date_range(given)
     if wanted == "all":
         return None

@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mallard.errors import MallardError
+from mallard.query.named.parameters import number
 from mallard.query.plausible import version_1
 from mallard.query.reports.realtime import RealtimeQuestion, realtime
-from mallard.web.parameters import check_names, number
+from mallard.web.parameters import sent
 from mallard.web.reports import Caller, Reports, plausible_problem
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ class StatsV1:
 
     async def _caller(self, request: Request, known: Sequence[str]) -> Caller:
         caller = await self._reports.look(request, request.query_params.get("site_id"))
-        check_names(request.query_params, known)
+        sent(request, known)
         return caller
 
 

@@ -56,6 +56,18 @@ class Cohort:
     retained: tuple[int | None, ...]
 
 
+def intervals(period: Period, interval: Interval) -> list[Bucket]:
+    """Return the intervals of a period; raises InvalidInput for more than INTERVALS_MAX."""
+    cut = buckets(period, interval)
+    if len(cut) > INTERVALS_MAX:
+        raise InvalidInput(
+            f"The period has {len(cut)} intervals.",
+            field="interval",
+            rule=f"at most {INTERVALS_MAX}; ask for a longer interval or a shorter period",
+        )
+    return cut
+
+
 def retention(session: Session, answers: Answers, question: RetentionQuestion) -> list[Cohort]:
     """Return a cohort for each interval of the period, also those of nobody.
 
@@ -63,13 +75,7 @@ def retention(session: Session, answers: Answers, question: RetentionQuestion) -
     InvalidInput for more than INTERVALS_MAX intervals.
     """
     choice, person = question.choice, Sql(question.person.value)
-    cut = buckets(choice.period, question.interval)
-    if len(cut) > INTERVALS_MAX:
-        raise InvalidInput(
-            f"The period has {len(cut)} intervals.",
-            field="interval",
-            rule=f"at most {INTERVALS_MAX}; ask for a longer interval or a shorter period",
-        )
+    cut = intervals(choice.period, question.interval)
     starts = pa.table(
         {
             "bucket": pa.array(range(len(cut)), pa.int32()),

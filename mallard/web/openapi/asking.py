@@ -5,6 +5,7 @@ All of it is made of the lists that the queries are read by (`query/plausible/na
 
 from __future__ import annotations
 
+from mallard.query.named.parameters import COMPARISONS, ROWS, ROWS_MAX
 from mallard.query.plausible import filtering, names, reading
 from mallard.query.plausible.compact import LENGTH_MAX as FILTERS_LENGTH_MAX
 from mallard.query.plausible.compact import full_name
@@ -25,8 +26,7 @@ from mallard.web.openapi.schemas import (
     whole,
     word,
 )
-from mallard.web.parameters import FORMATS
-from mallard.web.stats import COMPARISONS, ROWS
+from mallard.web.stats import FORMATS
 
 _RANGE = r"^(day|24h|month|year|all|0*[1-9][0-9]{0,2}d|0*[1-9][0-9]?mo)$"
 _KEY = rf"[\s\S]{{1,{names.PROPERTY_LENGTH_MAX}}}$"
@@ -70,7 +70,7 @@ def parameters() -> dict[str, Json]:
     conditions = (
         "Conditions with `;` between, such as `page==/blog/**;country!=DE|FR;segment==Phones`."
     )
-    limit = whole(minimum=1, maximum=reading.LIMIT_MAX, default=ROWS)
+    limit = whole(minimum=1, maximum=ROWS_MAX, default=ROWS)
     found = [
         query("site_id", SITE_ID, required=True),
         query("period", text(f"A named period: {RANGES}.", pattern=_RANGE, default="30d")),

@@ -1,23 +1,22 @@
-"""Reports about money: `web/money.py`."""
+"""Reports about money."""
 
 from __future__ import annotations
 
+from mallard.query.named.money import ACROSS, INTERVALS, MODELS
 from mallard.query.reports.attribution import DIMENSIONS
-from mallard.web.insight import PAGED, SHARED
-from mallard.web.money import ACROSS, INTERVALS, MODELS
 from mallard.web.openapi import asking
-from mallard.web.openapi.insights import COMPARED, COUNT, report
-from mallard.web.openapi.operations import Area, query, shared
+from mallard.web.openapi.insights import COMPARED, COUNT, told
+from mallard.web.openapi.operations import Area, query
 from mallard.web.openapi.schemas import Json, fields, number, or_null, text, word
 
 
 def area() -> Area:
     """Return the area."""
-    paths = {"/api/stats/revenue": _revenue(), "/api/stats/attribution": _attribution()}
+    paths = {**_revenue(), **_attribution()}
     return Area("money", "What came in, a currency each, and to what it is owed.", paths)
 
 
-def _revenue() -> Json:
+def _revenue() -> dict[str, Json]:
     row = {
         "time": text("The interval's start."),
         "value": text("Of the dimension `by`, or the goal."),
@@ -27,11 +26,10 @@ def _revenue() -> Json:
         "events": COUNT,
         **COMPARED,
     }
-    return report(
+    return told(
         "revenue",
         "What came in, of all, by a dimension or over time",
         [
-            *map(shared, (*PAGED, "compare")),
             query("by", asking.short_dimensions(times=False)),
             query("interval", word(INTERVALS, "Instead of `by`.")),
         ],
@@ -40,7 +38,7 @@ def _revenue() -> Json:
     )
 
 
-def _attribution() -> Json:
+def _attribution() -> dict[str, Json]:
     by = [each.value for each in DIMENSIONS]
     short = [each.partition(":")[2] for each in by]
     model = word(MODELS, "Which visits it is owed to.", default="last")
@@ -56,11 +54,10 @@ def _attribution() -> Json:
             "additionalProperties": number(),
         },
     }
-    return report(
+    return told(
         "attribution",
         "To which sources or campaigns the conversions of a goal are owed",
         [
-            *map(shared, SHARED),
             query("goal", text("The name of a goal.", minLength=1), required=True),
             query("by", word([*short, *by], default="source")),
             query("model", model),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mallard.accounts.access import Scope
+from mallard.query.named import numbers
+from mallard.query.named.registry import REPORTS, Report
 from mallard.query.plausible import names
-from mallard.web import stats
 from mallard.web.openapi import asking
 from mallard.web.openapi.operations import Area, answer, body, in_path, operation, query, shared
 from mallard.web.openapi.schemas import (
@@ -18,44 +21,70 @@ from mallard.web.openapi.schemas import (
     text,
     whole,
 )
+from mallard.web.stats import path_of, scope_of
 
-_FAILED = (422, 504)
-_SHARED = ("site_id", "period", "from", "to", "filters", "compare", "as_of", "format")
+FAILED = (422, 504)
+_BY_KEY = {each.key: each for each in REPORTS}
 
 
 def area() -> Area:
     """Return the area."""
+    interval = {"type": "string", "enum": [*numbers.INTERVALS]}
+    series = query("interval", interval, description="Without it, one that fits the period.")
     paths = {
         "/api/v2/query": {"post": _plausible()},
-        "/api/stats/summary": _report("summary", "The numbers of a period", stats.SUMMARY),
-        "/api/stats/timeseries": _report(
+        **_numbers("summary", "The numbers of a period", numbers.SUMMARY),
+        **_numbers(
             "timeseries",
             "A row for each interval of a period",
-            stats.SERIES,
+            numbers.SERIES,
             {"time": text("The interval's start in the site's time zone.")},
-            parameters=[
-                query(
-                    "interval",
-                    {"type": "string", "enum": _intervals()},
-                    description="Without it, one that fits the period.",
-                )
-            ],
+            own=[series],
         ),
-        "/api/stats/breakdown/{dimension}": listed(
+        **listed(
             "breakdown",
             "A row for each value of a dimension",
-            stats.BREAKDOWN,
-            parameters=[in_path("dimension", asking.short_dimensions())],
-            errors=(404,),  # a name in several lines is no path
+            numbers.BREAKDOWN,
+            asking.short_dimensions(),
         ),
-        "/api/stats/goals": listed("goals", "The conversions of each goal", stats.GOALS),
+        **listed("goals", "The conversions of each goal", numbers.GOALS),
     }
     schemas = {**asking.schemas(), **_schemas()}
     return Area("statistics", "Reports of numbers.", paths, schemas, asking.parameters())
 
 
-def _intervals() -> list[str]:
-    return [name.partition(":")[2] for name in names.TIMES if ":" in name]
+def report(
+    key: str,
+    summary: str,
+    rows: Json,
+    *,
+    own: Iterable[Json] = (),
+    argument: Json | None = None,
+    errors: Iterable[int] = (),
+) -> dict[str, Json]:
+    """Return the path of a report.
+
+    rows: the schema of its answer in JSON. own: parameters that others have not, or say otherwise.
+    argument: the schema of what follows its name.
+    """
+    found = answer("The rows.", rows)
+    found["content"]["text/csv"] = {"schema": text("The rows (RFC 4180).")}
+    told = _BY_KEY[key]
+    made = operation(
+        key,
+        summary,
+        {200: found},
+        scope=scope_of(told),
+        parameters=_parameters(told, {each["name"]: each for each in own}, argument),
+        # A name in several lines is no path.
+        errors=(400, *FAILED, *errors, *((404,) if argument else ())),
+    )
+    return {path_of(told).replace(":path", ""): {"get": made}}
+
+
+def _parameters(told: Report, own: dict[str, Json], argument: Json | None) -> list[Json]:
+    found = [] if argument is None else [in_path(told.argument, argument)]
+    return [*found, *(own.get(each) or shared(each) for each in told.parameters)]
 
 
 def _plausible() -> Json:
@@ -65,43 +94,38 @@ def _plausible() -> Json:
         {200: answer("A row for each group, and what was asked.", ref("QueryAnswer"))},
         scope=Scope.STATS,
         body=body(ref("Query")),
-        errors=_FAILED,
+        errors=FAILED,
         error="QueryError",
     )
 
 
 def listed(
-    name: str,
-    summary: str,
-    metrics: tuple[str, ...],
-    parameters: list[Json] | None = None,
-    errors: tuple[int, ...] = (),
-) -> Json:
-    """Return a report with a row for each value of a dimension."""
+    key: str, summary: str, metrics: tuple[str, ...], argument: Json | None = None
+) -> dict[str, Json]:
+    """Return the path of a report with a row for each value of a dimension."""
     order = text("A metric, or the dimension; after `-` from large to small.")
-    paged = [shared("limit"), shared("offset"), query("order", order)]
-    return _report(
-        name,
+    return _numbers(
+        key,
         summary,
         metrics,
         {"value": text("The value, or Plausible's word for none.")},
-        parameters=[*(parameters or ()), *paged],
+        own=[query("order", order)],
+        argument=argument,
         counted=True,
-        errors=errors,
     )
 
 
-def _report(
-    name: str,
+def _numbers(
+    key: str,
     summary: str,
     metrics: tuple[str, ...],
     columns: Json | None = None,
     *,
-    parameters: list[Json] | None = None,
+    own: Iterable[Json] = (),
+    argument: Json | None = None,
     counted: bool = False,
-    errors: tuple[int, ...] = (),
-) -> Json:
-    """Return a report of `/api/stats`. columns: of its rows, before the metrics."""
+) -> dict[str, Json]:
+    """Return the path of a report of numbers. columns: of its rows, before the metrics."""
     columns = columns or {}
     known = {each: asking.metric(each) for each in names.METRICS}
     compared = {"compared": ref("Metrics"), "change": ref("Changes")}
@@ -114,22 +138,9 @@ def _report(
         "warnings": ref("Warnings"),
         "rows": items(each),
     }
-    found = answer("The rows.", fields(document, optional=["warnings"]))
-    found["content"]["text/csv"] = {"schema": text("The rows (RFC 4180).")}
-    return {
-        "get": operation(
-            name,
-            summary,
-            {200: found},
-            scope=Scope.STATS,
-            parameters=[
-                *(shared(each) for each in _SHARED),
-                asking.metrics_parameter(metrics),
-                *(parameters or ()),
-            ],
-            errors=(400, *errors, *_FAILED),
-        )
-    }
+    own = (asking.metrics_parameter(metrics), *own)
+    rows = fields(document, optional=["warnings"])
+    return report(key, summary, rows, own=own, argument=argument)
 
 
 def _schemas() -> dict[str, Json]:

@@ -1,16 +1,13 @@
-"""Visits one by one, and properties of events: `web/visits.py`."""
+"""Visits one by one, and properties of events."""
 
 from __future__ import annotations
 
-from mallard.accounts.access import Scope
+from mallard.query.named.numbers import BREAKDOWN
 from mallard.query.plausible.names import PROPERTY_LENGTH_MAX
-from mallard.web import stats
-from mallard.web.insight import PAGED
-from mallard.web.openapi.insights import COUNT, ERRORS, LOCAL, report
-from mallard.web.openapi.operations import Area, answer, in_path, operation, shared
+from mallard.web.openapi.insights import COUNT, LOCAL, told
+from mallard.web.openapi.operations import Area
 from mallard.web.openapi.schemas import Json, fields, flag, items, number, or_null, ref, text
-from mallard.web.openapi.statistics import listed
-from mallard.web.visits import OF_ONE
+from mallard.web.openapi.statistics import listed, report
 
 _TEXTS = (
     *("entry_page", "exit_page", "hostname", "source", "channel", "referrer", "utm_source"),
@@ -22,47 +19,22 @@ _TEXTS = (
 def area() -> Area:
     """Return the area."""
     key = {"key": text(), "visitors": COUNT, "events": COUNT}
-    keys = in_path("key", text(minLength=1, maxLength=PROPERTY_LENGTH_MAX))
+    keys = text(minLength=1, maxLength=PROPERTY_LENGTH_MAX)
+    total = {"total_rows": COUNT}
     paths = {
-        "/api/stats/sessions": report(
-            "sessions",
-            "Visits, the newest first",
-            [*map(shared, PAGED)],
-            ref("Visit"),
-            {"total_rows": COUNT},
-            scope=Scope.SQL,
-        ),
-        "/api/stats/sessions/{id}": {"get": _session()},
-        "/api/stats/props": report(
-            "props",
-            "The keys of properties",
-            [*map(shared, PAGED)],
-            fields(key),
-            {"total_rows": COUNT},
-        ),
-        "/api/stats/props/{key}": listed(
-            "prop", "A row for each value of a property", stats.BREAKDOWN, [keys], errors=(404,)
-        ),
+        **told("sessions", "Visits, the newest first", [], ref("Visit"), total),
+        **_session(),
+        **told("props", "The keys of properties", [], fields(key), total),
+        **listed("prop", "A row for each value of a property", BREAKDOWN, keys),
     }
     return Area("visits", "Visits one by one, and properties of events.", paths, _schemas())
 
 
-def _session() -> Json:
+def _session() -> dict[str, Json]:
     told = {"site_id": text(), "session": ref("Visit"), "total_rows": COUNT}
-    told["rows"] = items(ref("VisitEvent"))
-    found = answer("The visit and a page of its events, in order.", fields(told))
-    found["content"]["text/csv"] = {"schema": text("The events (RFC 4180).")}
-    return operation(
-        "session",
-        "One visit and its events",
-        {200: found},
-        scope=Scope.SQL,
-        parameters=[
-            in_path("id", text("As `sessions` has it.", minLength=1)),
-            *map(shared, OF_ONE),
-        ],
-        errors=(*ERRORS, 404),
-    )
+    told["rows"] = items(ref("VisitEvent"), "A page of its events, in order.")
+    name = text("As `sessions` has it.", minLength=1)
+    return report("session", "One visit and its events", fields(told), argument=name)
 
 
 def _schemas() -> dict[str, Json]:

@@ -1,0 +1,1 @@
+"""Which reports are there, what do they take, and what are their rows?"""
