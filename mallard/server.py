@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mallard.accounts.accounts import Accounts
 from mallard.buffer.buffer import Buffer
-from mallard.buffer.wal import LogReport
+from mallard.buffer.wal import LogReport, first_logged
 from mallard.clock import Clock
 from mallard.config import Config
 from mallard.control import Control
@@ -100,7 +100,9 @@ class Server:
     def _build(self) -> None:
         config, files, clock = self.config, self.files, self.clock
         script = ShellScript(self.data, files, clock)
-        self.store = LocalStore(self.data, files, clock, script.tell)
+        self.store = LocalStore(
+            self.data, files, clock, script.tell, first_logged(self.data, files)
+        )
         self.accounts = Accounts(self.data / DATABASE, clock, check_segment)
         self.buffer = Buffer(
             config.buffer, self.data, files, clock, self.telemetry, self.store.node

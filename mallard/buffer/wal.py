@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,11 @@ def segments(folder: Path, files: Files) -> list[tuple[int, str]]:
         for name in files.names(folder)
         if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()
     ]
+
+
+def first_logged(data: Path, files: Files) -> float:
+    """Return the first position that a data folder's log has; infinite without a segment."""
+    return next((first for first, _ in segments(data / "wal", files)), math.inf)
 
 
 def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Iterator[Frame]:

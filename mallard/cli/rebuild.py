@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mallard import settings
 from mallard.accounts.accounts import Accounts
+from mallard.buffer.wal import first_logged
 from mallard.clock import Clock
 from mallard.config import Config
 from mallard.errors import StorageError
@@ -37,7 +38,8 @@ def rebuild(path: Path | None, folder: str | None) -> int:
     try:
         remove_spilled(data)
         files, clock = Files(), Clock()
-        store = LocalStore(data, files, clock, ShellScript(data, files, clock).tell)
+        script = ShellScript(data, files, clock)
+        store = LocalStore(data, files, clock, script.tell, first_logged(data, files))
         try:
             return _rebuild(config, store, files)
         finally:

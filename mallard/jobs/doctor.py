@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 
-from mallard.buffer.wal import segments
+from mallard.buffer.wal import first_logged, segments
 from mallard.clock import Clock, to_datetime, utc_date
 from mallard.config import Config
 from mallard.errors import StorageError
@@ -24,6 +24,7 @@ from mallard.jobs import expiry, policy, rollup
 from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
+from mallard.store.part import Part
 from mallard.store.reader import DATABASE, LocalReader
 from mallard.store.snapshot import Snapshot
 
@@ -151,9 +152,36 @@ def _quarantine(patient: _Patient) -> Iterator[Remark]:
         )
 
 
+def _harmed(patient: _Patient) -> Iterator[Remark]:
+    folder = Folder(patient.data, patient.files)
+    harmed = [(file, why) for file in patient.snapshot.files if (why := folder.problem(file))]
+    parts = [file for file, _ in harmed if isinstance(file, Part)]
+    if parts:
+        named = _some([f"{file.location} {why}" for file, why in harmed if file in parts])
+        yield Remark(
+            Severity.WRONG,
+            f"{named}. Put them back from a backup; a server that starts without them leaves "
+            f"{sum(part.rows for part in parts):,} events out of every answer, and says so.",
+        )
+    if len(harmed) > len(parts):
+        named = _some([f"{file.location} {why}" for file, why in harmed if file not in parts])
+        yield Remark(Severity.NOTE, f"{named}. The next start has it made anew.")
+
+
 def _strangers(patient: _Patient) -> Iterator[Remark]:
     folder = Folder(patient.data, patient.files)
     strange = [location for location in folder.locations() if location not in patient.known]
+    if strange and not patient.server:
+        begins = first_logged(patient.data, patient.files)
+        only = folder.only_here(patient.snapshot, patient.known, begins)
+        strange = [location for location in strange if location not in only]
+        if only:
+            yield Remark(
+                Severity.WRONG,
+                f"{_some(only)} hold events that are nowhere else, and {DATABASE} does not know "
+                "them: it is older than they are, and no server starts. Put it back with its "
+                f"{DATABASE}-wal, or restore a backup; or move the files away.",
+            )
     # A running server is always about to commit some.
     if strange and not patient.server:
         yield Remark(
@@ -283,6 +311,7 @@ _LOOKS: tuple[Callable[[_Patient], Iterator[Remark]], ...] = (
     _rights,
     _clock,
     _quarantine,
+    _harmed,
     _log,
     _unsettled,
     _derived,

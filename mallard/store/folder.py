@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from mallard.event import ARROW_SCHEMA
 from mallard.files import TEMPORARY_SUFFIX, Files
 from mallard.store import partition
 from mallard.store.part import Derived, Part, to_parquet
+from mallard.store.snapshot import Snapshot
 
 # A file without rows, so that a reader's glob over a new folder finds the columns.
 EMPTY = "empty.parquet"
@@ -42,6 +43,31 @@ class Folder:
             for name in self.files.tree(self.data / folder):
                 if name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY:
                     yield f"{folder}/{name}"
+
+    def only_here(self, snapshot: Snapshot, known: Set[str], log_begins: float) -> list[str]:
+        """Return parts that no manifest names and whose events may be nowhere else.
+
+        They are neither in the log, which has those from log_begins on, nor in a part that is
+        there: the manifest is then an older one than that which the files were written with.
+        """
+        unknown = [
+            (location, positions)
+            for location in self.locations()
+            if location not in known and (positions := partition.positions(location))
+        ]
+        if not unknown:
+            return []
+        lost: list[tuple[float, float]] = [(snapshot.watermark + 1, log_begins - 1)]
+        lost += [
+            (part.first_position, part.last_position)
+            for part in (*snapshot.parts, *(part for part, _ in snapshot.quarantined))
+            if self.problem(part)
+        ]
+        return [
+            location
+            for location, (first, last) in unknown
+            if any(first <= end and begin <= last for begin, end in lost)
+        ]
 
     def remove_others(self, known: set[str]) -> None:
         """Remove what is left over from a crash: everything but these locations."""

@@ -52,12 +52,14 @@ class LocalStore:
         files: Files,
         clock: Clock,
         announce: Callable[[Snapshot], None] = lambda _: None,
+        log_begins: float = 0,
     ) -> None:
         """Open the folder: remove what a crash left over, set damaged parts aside.
 
         announce: told of each new snapshot, so that readers beside the server find its files; when
-        it raises OSError, nothing that it did not tell is removed. Raises StorageError when the
-        folder cannot be a store of this version.
+        it raises OSError, nothing that it did not tell is removed. log_begins: the first position
+        that the log has, infinite where it has none. Raises StorageError when the folder cannot be
+        a store of this version, or the manifest is an older one than its files.
         """
         self._data = data
         self._files = files
@@ -76,6 +78,7 @@ class LocalStore:
         self._snapshot = self._manifest.snapshot()
         known = self._manifest.known()
         known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
+        self._refuse_older_manifest(known, log_begins)
         self._folder.remove_others(known)
         self._check_files()
         self._folder.prepare()
@@ -358,12 +361,26 @@ class LocalStore:
     # --- at the start ---
 
     def _refuse_lost_manifest(self) -> None:
-        if DATABASE in self._files.names(self._data):
+        # SQLite would take an empty file for a new database, and every part for left over.
+        if DATABASE in self._files.names(self._data) and self._files.size(self._data / DATABASE):
             return
         if any(True for _ in self._folder.locations()):
             raise StorageError(
-                f"{self._data} holds Parquet files of events but no {DATABASE}, which says which "
-                "of them count. Restore it from a backup, or start with another folder."
+                f"{self._data} holds Parquet files of events but no {DATABASE}, or an empty one; "
+                "it says which of them count. Restore it from a backup, or start with another "
+                "folder."
+            )
+
+    def _refuse_older_manifest(self, known: set[str], log_begins: float) -> None:
+        """Raise StorageError rather than remove what may be all there is of some events."""
+        found = self._folder.only_here(self._snapshot, known, log_begins)
+        if found:
+            self._manifest.close()
+            raise StorageError(
+                f"{DATABASE} does not know {len(found)} files of events in {self._data}, such as "
+                f"{found[0]}, and what they hold is neither in its other files nor in the log: it "
+                f"is older than they are. Put back {DATABASE} with its {DATABASE}-wal, or restore "
+                "a backup; to go on without these events, move the files away."
             )
 
     def _check_files(self) -> None:

@@ -6,6 +6,7 @@ a token into its name: what the manifest names is never overwritten, whatever fa
 
 from __future__ import annotations
 
+import re
 import secrets
 from hashlib import sha256
 from urllib.parse import quote
@@ -20,6 +21,7 @@ QUARANTINE = "quarantine"
 NAME_BYTES_MAX = 240
 # What the store alone writes to: a file in them that the manifest does not name is left over.
 FOLDERS = (RECENT, EVENTS, SESSIONS, ROLLUPS, RETIRED)
+_PART = re.compile(r"(\d{20})-(\d{20})(?:\.[0-9a-f]{8})?\.parquet$")
 
 
 def flushed(date: str, first: int, last: int) -> str:
@@ -70,6 +72,12 @@ def _folded(site_id: str) -> str:
 
 def _token() -> str:
     return secrets.token_hex(4)
+
+
+def positions(location: str) -> tuple[int, int] | None:
+    """Return from and to which position the events of a part are; None for what is no part."""
+    found = _PART.search(location)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def retired(location: str) -> str:

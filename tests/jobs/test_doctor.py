@@ -10,6 +10,7 @@ from mallard.clock import Clock
 from mallard.config import BufferConfig, Config, GeoConfig, RetentionConfig
 from mallard.files import Files, FolderLock
 from mallard.jobs.doctor import Severity, examine
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Change, Rule
 from tests.factories import make_event
 from tests.rooms import Rooms
@@ -65,6 +66,31 @@ def test_what_is_no_data_folder_or_of_a_newer_format_is_wrong(
     stored.store._manifest._database.execute("UPDATE manifest_format SET version = 999")
     (text,) = wrong(stored)
     assert "written by a newer Mallard (format 999" in text
+
+
+def test_a_part_that_is_missing_or_short_is_wrong_before_a_server_starts(stored: Stored) -> None:
+    parts = [*stored.store.snapshot().parts]
+    (stored.data / parts[0].location).unlink()
+    (stored.data / parts[1].location).write_bytes(b"x")
+    (sums, *_) = stored.store.snapshot().rollups.values()
+    (stored.data / sums.location).unlink()
+    (text,) = wrong(stored)
+    assert f"{parts[0].location} is missing, {parts[1].location} has 1 bytes instead" in text
+    assert "2 events" in text
+    assert f"{sums.location} is missing. The next start has it made anew." in notes(stored)
+
+
+def test_files_that_the_manifest_is_too_old_for_are_wrong(stored: Stored) -> None:
+    old = stored.data / "old.db"
+    with LocalReader(stored.data, Files()) as reader:
+        reader.copy_manifest(old)
+    stored.flush(1, B)
+    newer = stored.store.snapshot().recent[-1]
+    stored.close()
+    old.rename(stored.data / "mallard.db")
+    (text,) = wrong(stored)
+    assert text.startswith(f"{newer.location} hold events that are nowhere else")
+    assert not any(newer.location in note for note in notes(stored))
 
 
 def test_who_holds_the_folder_is_said_and_looking_does_not_take_it(stored: Stored) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import sqlite3
 import stat
 from pathlib import Path
@@ -52,9 +53,14 @@ def rows(first: int, count: int = 2, days: int = 1) -> pa.Table:
     return to_table([Frame(first, first, 3, events)])
 
 
-def open_store(data: Path, files: Files | None = None) -> LocalStore:
+def open_store(data: Path, files: Files | None = None, log_begins: float = 0) -> LocalStore:
     data.mkdir(exist_ok=True)
-    return LocalStore(data, files or Files(), Clock())
+    return LocalStore(data, files or Files(), Clock(), log_begins=log_begins)
+
+
+def keep_manifest(data: Path) -> None:
+    with LocalReader(data, Files()) as reader:
+        reader.copy_manifest(data / "older")
 
 
 def stored(store: LocalStore) -> list[int]:
@@ -124,6 +130,52 @@ def test_a_folder_of_parts_without_its_database_is_refused_and_left_as_it_is(
         with pytest.raises(StorageError, match="Restore it from a backup"):
             open_store(tmp_path)
     assert len(parquet(tmp_path)) == 1
+
+
+def test_an_empty_database_beside_parts_is_a_lost_one_and_no_new_one(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.publish(rows(1), 2)
+    store.close()
+    (tmp_path / "mallard.db").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="Restore it from a backup"):
+            open_store(tmp_path)
+    assert len(parquet(tmp_path)) == 1
+
+
+def test_parts_that_an_older_database_does_not_know_are_not_removed_when_no_log_has_their_events(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    store.publish(rows(1), 2)
+    keep_manifest(tmp_path)
+    store.publish(rows(3), 4)
+    store.close()
+    before = parquet(tmp_path)
+    (tmp_path / "older").rename(tmp_path / "mallard.db")
+    for begins in (math.inf, 4, 5):
+        with pytest.raises(StorageError, match=f"{before[1]}.*is older than they are"):
+            open_store(tmp_path, log_begins=begins)
+        assert parquet(tmp_path) == before
+    open_store(tmp_path, log_begins=3).close()  # as after a crash in a flush
+    assert parquet(tmp_path) == before[:1]
+
+
+def test_a_part_that_an_older_database_does_not_know_stays_when_what_it_was_made_of_is_gone(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    store.publish(rows(1), 2)
+    keep_manifest(tmp_path)
+    source = tmp_path / "recent" / parquet(tmp_path)[0]
+    merged = source.with_name(f"{source.stem}.0123abcd.parquet")
+    source.rename(merged)
+    store.close()
+    (tmp_path / "older").rename(tmp_path / "mallard.db")
+    with pytest.raises(StorageError, match=merged.name):
+        open_store(tmp_path)
+    merged.rename(source)
+    open_store(tmp_path).close()
 
 
 @pytest.mark.parametrize("harm", ["missing", "short"])
