@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
@@ -89,6 +90,7 @@ class RawEvent(NamedTuple):
 
 
 _make_raw = RawEvent._make
+_sites_of = attrgetter("sites")
 
 
 def from_json(body: bytes) -> RawEvent:
@@ -106,16 +108,17 @@ def batch_from_json(body: bytes) -> list[RawEvent]:
     if not isinstance(documents, list) or not 1 <= len(documents) <= BATCH_EVENTS_MAX:
         raise InvalidInput("The body is not a batch.", rule=rule)
     raws: list[RawEvent] = []
-    for index, document in enumerate(documents):
-        try:
-            if not isinstance(document, dict):
+    try:
+        for document in documents:
+            if type(document) is not dict:
                 raise InvalidInput("An event is no object.", rule='an object such as {"d": ...}')
             raws.append(_read(document))
-        except InvalidInput as error:
-            field = f"[{index}].{error.field}" if error.field else f"[{index}]"
-            detail = f"Event {index}, counted from 0: {error.detail}"
-            raise type(error)(detail, field=field, rule=error.rule) from None
-    if sum(len(raw.sites) for raw in raws) > BATCH_EVENTS_MAX:
+    except InvalidInput as error:
+        index = len(raws)
+        field = f"[{index}].{error.field}" if error.field else f"[{index}]"
+        detail = f"Event {index}, counted from 0: {error.detail}"
+        raise type(error)(detail, field=field, rule=error.rule) from None
+    if sum(map(len, map(_sites_of, raws))) > BATCH_EVENTS_MAX:
         raise InvalidInput(
             "With one event for each of its sites, the batch is too large.", rule=rule
         )
@@ -157,6 +160,42 @@ def from_query(query_string: bytes) -> RawEvent:
 
 
 def _read(document: dict[str, Any]) -> RawEvent:
+    get = document.get
+    domain, name, url, referrer, width = get("d"), get("n"), get("u"), get("r"), get("w")
+    fields = 3
+    if referrer is not None:
+        fields += 1
+    if width is not None:
+        fields += 1
+    # The short way: in nearly all events nothing of these five is a mistake.
+    if (
+        domain is not None
+        and type(name) is str
+        and len(name) <= NAME_LENGTH_MAX
+        and name.isprintable()  # and so holds neither NUL nor a control character
+        and type(url) is str
+        and len(url) <= URL_LENGTH_MAX
+        and url.startswith(_PLAIN_SCHEMES)
+        and "\0" not in url
+        and (width is None or (type(width) is int and 0 <= width <= INT32_MAX))
+        and (len(document) == fields or _is_short(document))
+        and (name := name.strip())
+    ):
+        sites = _sites(domain, _AS_SHORT)
+        url = url.strip()
+        if referrer is not None:
+            referrer = _referrer(referrer, _AS_SHORT)
+        if len(document) == fields:  # as in most of them
+            return _make_raw(
+                (sites, name, url, referrer, width, None, None, None, True, False, None, None, None)
+            )
+        # By position, and not by calling the class: its own way of doing so takes twice as long.
+        return _make_raw((sites, name, url, referrer, width, *_more(document, _AS_SHORT)))
+    return _read_any(document)
+
+
+def _read_any(document: dict[str, Any]) -> RawEvent:
+    """Do what `_read` does, for any event, and say what is wrong with one that is refused."""
     names = _AS_SHORT
     if not _is_short(document):
         document, names = _shortened(document)
@@ -164,7 +203,22 @@ def _read(document: dict[str, Any]) -> RawEvent:
     domain, name, url = get("d"), get("n"), get("u")
     if domain is None or name is None or url is None:
         _refuse_missing(document, names)
-    referrer, props, amount = get("r"), get("p"), get("ra")
+    return _make_raw(
+        (
+            _sites(domain, names),
+            _name(name, names),
+            _url(url, names),
+            None if (referrer := get("r")) is None else _referrer(referrer, names),
+            None if (width := get("w")) is None else _width(width, names),
+            *_more(document, names),
+        )
+    )
+
+
+def _more(document: dict[str, Any], names: _Names) -> tuple[Any, ...]:
+    """Return the fields of a `RawEvent` from props on."""
+    get = document.get
+    props, amount = get("p"), get("ra")
     currency: str | None = None
     if amount is not None:
         amount = _amount(amount, names)
@@ -174,23 +228,15 @@ def _read(document: dict[str, Any]) -> RawEvent:
         amount, currency = _plausible_revenue(revenue)
     elif get("rc") is not None:
         _currency(get("rc"), names)
-    # By position, and not by calling the class: its own way of doing so takes twice as long.
-    return _make_raw(
-        (
-            _sites(domain, names),
-            _name(name, names),
-            _url(url, names),
-            None if referrer is None else _referrer(referrer, names),
-            None if (width := get("w")) is None else _width(width, names),
-            None if props is None else _props(props, names),
-            amount,
-            currency,
-            True if (interactive := get("i")) is None else _flag(interactive, "i", names),
-            False if (hash_mode := get("h")) is None else _flag(hash_mode, "h", names),
-            None if (depth := get("sd")) is None else _scroll_depth(depth, names),
-            None if (engaged := get("e")) is None else _engaged_ms(engaged, names),
-            None if (version := get("v")) is None else _version(version, names),
-        )
+    return (
+        None if props is None else _props(props, names),
+        amount,
+        currency,
+        True if (interactive := get("i")) is None else _flag(interactive, "i", names),
+        False if (hash_mode := get("h")) is None else _flag(hash_mode, "h", names),
+        None if (depth := get("sd")) is None else _scroll_depth(depth, names),
+        None if (engaged := get("e")) is None else _engaged_ms(engaged, names),
+        None if (version := get("v")) is None else _version(version, names),
     )
 
 
@@ -250,11 +296,6 @@ def split_sites(text: str) -> tuple[str, ...]:
 
 
 def _name(value: object, names: _Names) -> str:
-    # The short way: what is printable holds neither NUL nor a control character.
-    if type(value) is str and len(value) <= NAME_LENGTH_MAX and value.isprintable():
-        name = value.strip()
-        if name:
-            return name
     name = _text(value, "n", names, NAME_LENGTH_MAX)
     if not name:
         _refuse("n", names, "is empty", "an event's name, such as pageview")
@@ -264,13 +305,6 @@ def _name(value: object, names: _Names) -> str:
 
 
 def _url(value: object, names: _Names) -> str:
-    if (  # the short way
-        type(value) is str
-        and len(value) <= URL_LENGTH_MAX
-        and value.startswith(_PLAIN_SCHEMES)
-        and "\0" not in value
-    ):
-        return value.strip()
     url = _text(value, "u", names, URL_LENGTH_MAX)
     if not url:
         _refuse("u", names, "is empty", "the URL of the page")
@@ -291,7 +325,7 @@ def _whole(value: object) -> int | None:
 
 
 def _width(value: object, names: _Names) -> int:
-    width = value if type(value) is int else _whole(value)
+    width = _whole(value)
     if width is None or not 0 <= width <= INT32_MAX:
         _refuse("w", names, "is no screen width", f"a whole number from 0 to {INT32_MAX}")
     return width

@@ -14,7 +14,7 @@ from mallard.config import PrivacyConfig
 from mallard.event import Event, Frame, to_table, unpack
 from mallard.files import Files
 from mallard.ingest.campaign import Campaign
-from mallard.ingest.enrichment import CACHED_LENGTH_MAX, Enricher
+from mallard.ingest.enrichment import CACHED_LENGTH_MAX, CACHED_MAX, Enricher
 from mallard.ingest.geo import Place, Places
 from mallard.ingest.page import Page
 from mallard.ingest.payload import RawEvent
@@ -310,7 +310,27 @@ def test_long_urls_and_referrers_are_not_kept(tmp_path: Path) -> None:
     half = "x" * (CACHED_LENGTH_MAX // 2)
     raw = make_raw(url=f"https://example.com/{half}", referrer=f"https://b.org/{half}")
     told(enricher, raw)
-    assert [cached.cache_info().currsize for cached in enricher._cached] == [0, 0, 0]
+    told(enricher, raw._replace(hash_mode=True))
+    told(enricher, raw._replace(url=raw.url + "?ref=x"))
+    assert (enricher._pages, enricher._routes, enricher._cames) == ({}, {}, {})
+    assert enricher._attributed.cache_info().currsize == 0
+
+
+def test_what_is_kept_of_pages_is_forgotten_before_there_are_too_many(tmp_path: Path) -> None:
+    enricher = make_enricher(tmp_path)
+    raws = [make_raw(url=f"https://example.com/{number}") for number in range(CACHED_MAX + 1)]
+    for raw in (*raws[:CACHED_MAX], raws[0]):
+        told(enricher, raw)
+    assert len(enricher._pages) == CACHED_MAX
+    assert told(enricher, raws[CACHED_MAX])[0].pathname == f"/{CACHED_MAX}"
+    assert len(enricher._pages) == 1
+
+
+def test_a_page_in_hash_mode_is_another_than_the_same_url_without(tmp_path: Path) -> None:
+    enricher = make_enricher(tmp_path)
+    raw = make_raw(url="https://example.com/a#/b")
+    paths = [told(enricher, raw._replace(hash_mode=mode))[0].pathname for mode in (False, True) * 2]
+    assert paths == ["/a", "/a#/b"] * 2
 
 
 @given(
