@@ -128,6 +128,38 @@ def test_only_rows_with_other_escapes_than_of_quotes_need_the_interpreter(
             to_table(frames)
 
 
+def test_of_many_rows_only_those_beside_one_with_such_an_escape_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unpacked: list[int] = []
+
+    def counted(payload: bytes) -> tuple[Event, ...]:
+        unpacked.append(payload.count(b"\n") + 1)
+        return unpack(payload)
+
+    monkeypatch.setattr(event_module, "unpack", counted)
+    frames = [Frame(1 + 100 * number, 1, 0, [make_event()] * 100) for number in range(80)]
+    frames[50] = Frame(5001, 1, 0, [make_event(props="two\nlines")] * 100)
+    table = to_table(frames)
+    assert sum(unpacked) <= event_module.JSON_ROWS
+    assert table["position"].to_pylist() == list(range(1, 8001))
+    assert [row for row, text in enumerate(table["props"].to_pylist()) if text] == [
+        *range(5000, 5100)
+    ]
+
+
+def test_rows_are_read_whole_where_a_block_ends_within_one() -> None:
+    texts = [f"{number} " + "é" * (number * 37 % 4096) for number in range(1000)]
+    long = "x" * (event_module.READ_BYTES + 1)
+    frames = [Frame(1, 1, 0, [make_event(props=text) for text in texts])]
+    assert len(frames[0].payload) > 2 * event_module.READ_BYTES
+    for more in ([], [Frame(1001, 1, 0, [make_event(props=long)])]):
+        some = [*(Frame(1 + at, 1, 0, [make_event(props=t)]) for at, t in enumerate(texts)), *more]
+        expected = [*texts, *([long] if more else [])]
+        assert to_table(some)["props"].to_pylist() == expected
+    assert to_table(frames)["props"].to_pylist() == texts
+
+
 @given(st.lists(EVENTS, min_size=1, max_size=3))
 def test_what_is_packed_is_unpacked_as_it_was(events: list[Event]) -> None:
     assert unpack(pack(events)) == tuple(events)

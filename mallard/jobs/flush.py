@@ -6,8 +6,6 @@ import logging
 import threading
 from collections.abc import Iterator
 
-import pyarrow as pa
-
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
 from mallard.config import BufferConfig
@@ -18,11 +16,6 @@ from mallard.telemetry import Telemetry
 
 # Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer.
 SLICE_EVENTS = 20_000
-# Events made columns at a time. A microsecond for each is Python's; for the rest, and for Parquet,
-# the flusher lets go of the interpreter, and while batches come in it has to wait to have it back.
-# More at a time wait less often, but the memory for their text has to be made anew each time:
-# 4,000 took 2.8 us of processor time an event, 1,000 took 2.2.
-CONVERT_EVENTS = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +77,7 @@ class Flusher:
             left = [frame for frame in tail if frame.last_position > watermark]
             for frames in _slices(left, SLICE_EVENTS):
                 started = self._clock.monotonic()
-                table = pa.concat_tables(map(to_table, _slices(frames, CONVERT_EVENTS)))
+                table = to_table(frames)
                 watermark = frames[-1].last_position
                 self._store.publish(table, watermark)
                 self._buffer.release(watermark)
