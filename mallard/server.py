@@ -24,6 +24,7 @@ from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
 from mallard.ingest.user_agent import UserAgents
 from mallard.ingest.visitor import Visitors
+from mallard.jobs.checking import Checking
 from mallard.jobs.compaction import Compactor
 from mallard.jobs.database import remove_spilled
 from mallard.jobs.erasure import Erasure
@@ -51,6 +52,7 @@ GEO_PERIOD_SECONDS = 60.0
 COMPACTION_PERIOD_SECONDS = 10.0
 ROLLUP_PERIOD_SECONDS = 60.0
 SWEEP_PERIOD_SECONDS = 10.0
+CHECK_PERIOD_SECONDS = 10.0
 EXPIRY_PERIOD_SECONDS = 900.0
 ERASURE_PERIOD_SECONDS = 1.0  # it costs nothing while no rule is active
 
@@ -157,6 +159,7 @@ class Server:
         )
         self._build_erasure(judge)
         self.expiry = Expiry(config.retention, self.store, clock)
+        self.checking = Checking(self.store, lambda: self.engine.failures, clock)
         # A thread of its own: its jobs take long, and salts have to go when their time has come.
         self.maintenance = Schedule(
             [
@@ -165,6 +168,7 @@ class Server:
                 Job("expiry", EXPIRY_PERIOD_SECONDS, self.expiry.run),
                 Job("rollup", ROLLUP_PERIOD_SECONDS, self._roll_up),
                 Job("sweep", SWEEP_PERIOD_SECONDS, self._sweep),
+                Job("check", CHECK_PERIOD_SECONDS, self.checking.run),
             ],
             clock,
             self.telemetry,
@@ -246,6 +250,7 @@ class Server:
         self.compactor.interrupt()
         self.erasure.interrupt()
         self.rollups.interrupt()
+        self.checking.interrupt()
 
     def _roll_up(self) -> None:
         self.rollups.run()

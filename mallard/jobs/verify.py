@@ -23,7 +23,7 @@ from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
 from mallard.store.part import Derived, Part
-from mallard.store.reader import LocalReader
+from mallard.store.reader import DATABASE, LocalReader
 from mallard.store.snapshot import SiteDay, Snapshot
 
 # How often files may vanish, because they were compacted meanwhile, before we give up.
@@ -81,6 +81,10 @@ def verify(
         known = store.manifest.known()
         retired = store.manifest.retired()
         known |= {partition.retired(each.file.location) for each in retired}
+        if damage := store.manifest.damage():
+            findings.problems.append(
+                f"{DATABASE} is damaged ({damage.splitlines()[-1]}). Restore it from a backup."
+            )
         with deeper(data) as connection:
             _check_visits(store, snapshot, _sample(snapshot, days), connection, findings)
             if days is None:

@@ -187,6 +187,7 @@ class Engine:
         self._known: dict[Hashable, _Question] = {}  # the last of each key that is not answered
         self._running: set[_Question] = set()
         self._closed = False
+        self._failures = 0
         self._opening = threading.Lock()
         self._database: duckdb.DuckDBPyConnection | None = None
         self._threads: list[threading.Thread] = []
@@ -234,6 +235,11 @@ class Engine:
     def running(self) -> int:
         """How many questions are being answered."""
         return len(self._running)
+
+    @property
+    def failures(self) -> int:
+        """How many questions DuckDB could not answer; a damaged file may be why."""
+        return self._failures
 
     def close(self) -> None:
         """Refuse new questions, answer those that wait, and stop."""
@@ -404,6 +410,8 @@ class Engine:
                 "The answer needs more memory than the server gives to one; ask for less of time, "
                 "for fewer dimensions, or a simpler question."
             )
+        if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.InterruptException):
+            self._failures += 1
         return error
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mallard.buffer.wal import LogReport, read_log
+from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA, Frame, to_table
 from mallard.files import Files
 from mallard.query.macros import MACROS
@@ -89,10 +90,16 @@ def show_folder(
     as_of_us: an instant, to see what was stored then; None for now.
 
     Returns whether everything that was stored is in them; `mallard verify` says what is not.
-    Raises StorageError when it is no data folder.
+    Raises StorageError when it is no data folder, or no view can be made over its files.
     """
     folder = read_folder(data)
-    show(connection, folder.snapshot, folder.source, folder.tail, as_of_us)
+    try:
+        show(connection, folder.snapshot, folder.source, folder.tail, as_of_us)
+    except duckdb.Error as error:
+        raise StorageError(
+            f"{data} holds files that cannot be read ({str(error).partition(chr(10))[0]}). "
+            f"`mallard verify --data {data}` says which, and what to do."
+        ) from error
     return folder.is_whole
 
 

@@ -32,7 +32,8 @@ class NewestPart:
     def read(self) -> int:
         """Read it as a query would, and return its number of rows; 0 without parts.
 
-        Raises CorruptData when it cannot be read.
+        Raises CorruptData when it cannot be read. If it is not what was written it is set aside
+        then, and the next look is at the one before it; else it is the disk that cannot read it.
         """
         parts = self._store.snapshot().parts
         newest = max(parts, key=lambda part: part.last_position, default=None)
@@ -48,9 +49,11 @@ class NewestPart:
                     [self._store.source(newest)],
                 ).fetchone()
             except duckdb.Error as error:
+                self._store.check(newest)
                 raise CorruptData(f"{newest.location} cannot be read ({error}).") from error
         assert row is not None
         if row != (newest.rows, newest.position_sum):
+            self._store.check(newest)
             raise CorruptData(f"{newest.location} is not what the manifest says of it.")
         return newest.rows
 

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mallard.errors import InvalidInput
-from mallard.query.events import add_macros, read_folder, show
+from mallard.query.events import add_macros, show_folder
 
 
 class Notebook:
@@ -78,9 +78,7 @@ class Notebook:
             return read()
 
     def _look(self) -> None:
-        folder = read_folder(self._data)
-        show(self._connection, folder.snapshot, folder.source, folder.tail)
-        self._is_whole = folder.is_whole
+        self._is_whole = show_folder(self._connection, self._data)
 
 
 class Result:

@@ -127,13 +127,22 @@ class LocalStore:
         with self._lock:
             return self._manifest.receipts()
 
-    def check(self, part: Part) -> None:
-        """Raise CorruptData, and set a part aside, when it is not what was written."""
-        if self._folder.is_whole(part):
+    def check(self, file: Part | Derived) -> None:
+        """Raise CorruptData when a live file is not what was written; see `Store`."""
+        problem = self._folder.problem(file)
+        if problem is None and not self._folder.is_whole(file):
+            problem = "is not what was written: its SHA-256 differs"
+        if problem is None:
             return
         with self._lock:
-            self._set_aside([(part, "is not what was written: its SHA-256 differs")])
-        raise CorruptData(f"{part.location} is damaged; it was moved to quarantine/.")
+            if file not in self._snapshot.files:
+                pass  # it was compacted meanwhile
+            elif isinstance(file, Part):
+                self._set_aside([(file, problem)])
+            else:
+                _log.warning("%s %s; it is made anew", file.location, problem)
+                self.swap(Change("check", removed=(file,)))
+        raise CorruptData(f"{file.location} {problem}.")
 
     # --- changes ---
 

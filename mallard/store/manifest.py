@@ -72,7 +72,8 @@ class Manifest:
             except BaseException:
                 self._database.close()
                 raise
-        except (sqlite3.Error, OSError) as error:
+        # ValueError: SQLite's own words quote bytes of a damaged file, which may be no text.
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise StorageError(
                 f"{path} cannot be opened as Mallard's database ({error}). Restore it from a "
                 "backup, or see whether the disk is full or read-only."
@@ -94,17 +95,21 @@ class Manifest:
                 "SELECT rule_id, created_at, last_position, definition, affected "
                 "FROM manifest_rule ORDER BY created_at, rule_id"
             ).fetchall()
-        recent = [part for part, _ in parts if part.level == 0]
-        return Snapshot(
-            version=newest[0],
-            watermark=newest[1],
-            last_loaded_at=newest[2],
-            recent=tuple(sorted(recent, key=lambda part: (part.date, part.first_position))),
-            days=days_of([part for part, _ in parts if part.level], [each for each, _ in derived]),
-            rollups={each.site_month: each for each, _ in derived if each.kind == "rollup"},
-            rules=tuple(rule_of(row) for row in rules),
-            quarantined=tuple((part, str(row["quarantined_because"])) for part, row in quarantined),
-        )
+            recent = [part for part, _ in parts if part.level == 0]
+            return Snapshot(
+                version=newest[0],
+                watermark=newest[1],
+                last_loaded_at=newest[2],
+                recent=tuple(sorted(recent, key=lambda part: (part.date, part.first_position))),
+                days=days_of(
+                    [part for part, _ in parts if part.level], [each for each, _ in derived]
+                ),
+                rollups={each.site_month: each for each, _ in derived if each.kind == "rollup"},
+                rules=tuple(rule_of(row) for row in rules),
+                quarantined=tuple(
+                    (part, str(row["quarantined_because"])) for part, row in quarantined
+                ),
+            )
 
     def visits_of(self, days: Set[SiteDay]) -> list[Derived]:
         """Return the live files of visits of site-days, also of those whose parts are set aside."""
@@ -145,10 +150,10 @@ class Manifest:
                 "SELECT version, committed_at, reason, watermark, detail FROM manifest_version "
                 "ORDER BY version"
             ).fetchall()
-        return [
-            Version(version, at_us, reason, watermark, json.loads(detail))
-            for version, at_us, reason, watermark, detail in rows
-        ]
+            return [
+                Version(version, at_us, reason, watermark, json.loads(detail))
+                for version, at_us, reason, watermark, detail in rows
+            ]
 
     def receipts(self) -> dict[str, dict[str, Any]]:
         """Return what ended rules left behind, by rule."""
@@ -156,7 +161,13 @@ class Manifest:
             rows = database.execute(
                 "SELECT rule_id, receipt FROM manifest_receipt ORDER BY committed_at"
             ).fetchall()
-        return {rule_id: json.loads(receipt) for rule_id, receipt in rows}
+            return {rule_id: json.loads(receipt) for rule_id, receipt in rows}
+
+    def damage(self) -> str | None:
+        """Return what is wrong with the database as a whole, in SQLite's words; None if nothing."""
+        with self._reading() as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        return None if found == "ok" else str(found)
 
     def node(self) -> int:
         """Return this folder's 12 bits, by which its event ids differ from those of others."""
@@ -282,8 +293,10 @@ class Manifest:
                 yield self._database
             finally:
                 self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StorageError(f"{self._path} cannot be read ({error}).") from error
+        except (sqlite3.Error, ValueError, TypeError) as error:  # or what it says is not JSON
+            raise StorageError(
+                f"{self._path} cannot be read ({error}). Restore it from a backup."
+            ) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -41,8 +41,11 @@ class Store(Readable, Protocol):
         the new. Raises StorageError; then nothing was stored.
         """
 
-    def check(self, part: Part) -> None:
-        """Raise CorruptData, and set a part aside, when it is not what was written."""
+    def check(self, file: Part | Derived) -> None:
+        """Raise CorruptData when a live file is not what was written.
+
+        A part is set aside then; what can be made again is dropped.
+        """
 
     def merge_writer(self, date: str) -> PartWriter:
         """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""

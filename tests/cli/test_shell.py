@@ -189,3 +189,10 @@ def test_what_was_stored_at_an_instant_is_seen_again(
     for as_of, count in ((then, "1"), (None, "2"), (then - timedelta(seconds=1), "0")):
         shell(tmp_path, "SELECT count(*) AS n FROM events", "csv", as_of)
         assert capsys.readouterr().out.splitlines() == ["n", count]
+
+
+def test_a_file_that_cannot_be_read_is_said_with_what_to_do(data: Path) -> None:
+    (path,) = (path for path in data.glob("recent/*.parquet") if path.name != "empty.parquet")
+    path.write_bytes(path.read_bytes()[:-4] + b"none")
+    with pytest.raises(StorageError, match=f"{path.name}.*mallard verify --data {data}"):
+        shell(data, "SELECT 1", "csv")

@@ -55,15 +55,30 @@ def swap(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [lose, cut, blank, swap])
 @pytest.mark.parametrize("looked", [False, True], ids=["at first", "after a look"])
-def test_what_cannot_be_read_is_corrupt_data_that_names_it_every_time(
+def test_what_is_damaged_is_told_once_and_set_aside_and_the_part_before_it_is_the_newest(
     harm: Callable[[Path], None], looked: bool, rooms: Rooms, newest: NewestPart
 ) -> None:
-    rooms.append(make_event(), make_event())
-    rooms.flusher.flush()
-    (part,) = rooms.store.snapshot().parts
+    for events in (1, 2):
+        rooms.append(*[make_event()] * events)
+        rooms.flusher.flush()
+    part = rooms.store.snapshot().recent[-1]
     if looked:
         assert newest.read() == 2
     harm(rooms.data / part.location)
+    with pytest.raises(CorruptData, match=part.location):
+        newest.read()
+    assert newest.read() == 1
+    ((aside, _),) = rooms.store.snapshot().quarantined
+    assert aside == part
+
+
+def test_a_whole_part_that_cannot_be_read_is_told_every_time(
+    rooms: Rooms, newest: NewestPart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms.append(make_event())
+    rooms.flusher.flush()
+    monkeypatch.setattr(rooms.store, "source", lambda _: str(rooms.data / "elsewhere.parquet"))
     for _ in range(2):
-        with pytest.raises(CorruptData, match=part.location):
+        with pytest.raises(CorruptData, match="cannot be read"):
             newest.read()
+    assert rooms.store.snapshot().quarantined == ()

@@ -171,3 +171,52 @@ def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:
     manifest.commit(1, Change("flush"), 2, 9)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     manifest.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE manifest_version SET detail = '{'",
+        "UPDATE manifest_part SET sites = 'nonsense'",
+        "UPDATE manifest_part SET sites = '7'",
+        "INSERT INTO manifest_receipt VALUES ('rule', 1, '{')",
+        "INSERT INTO manifest_rule VALUES ('rule', 1, 1, '', '[1]')",
+    ],
+)
+def test_a_manifest_that_says_nonsense_is_refused_in_words(statement: str, tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "mallard.db", Files())
+    manifest.commit(1, Change("flush", added=(make_part("one"),)), 2, 9)
+    manifest._database.execute(statement)
+    with pytest.raises(StorageError, match="Restore it from a backup"):
+        for read in (manifest.snapshot, manifest.history, manifest.receipts):
+            read()
+    manifest.close()
+
+
+def test_a_database_whose_names_are_no_text_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.db"
+    manifest = Manifest(path, Files())
+    manifest.compact()
+    manifest.close()
+    path.write_bytes(
+        path.read_bytes().replace(b"CREATE TABLE manifest_", b"CREATE TABLE \xff\xd4nifest_")
+    )
+    for read_only in (True, False):
+        with pytest.raises(StorageError, match="Restore it from a"):
+            Manifest(path, Files(), read_only=read_only)
+
+
+def test_a_database_that_is_damaged_anywhere_is_known_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "mallard.db"
+    manifest = Manifest(path, Files())
+    assert manifest.damage() is None
+    manifest._database.execute("CREATE TABLE others (name TEXT UNIQUE)")
+    manifest._database.execute("INSERT INTO others VALUES ('found me')")
+    manifest.compact()
+    manifest.close()
+    content = path.read_bytes()
+    at = content.rindex(b"found me")  # in the index, or in the table, but not in both
+    path.write_bytes(content[:at] + b"lost" + content[at + 4 :])
+    manifest = Manifest(path, Files(), read_only=True)
+    assert "others" in str(manifest.damage())
+    manifest.close()
