@@ -317,3 +317,6 @@ def main() -> None:
         rule = "" if not error.rule or error.rule in error.detail else f" It must be {error.rule}."
         click.echo(f"mallard: {error.detail}{rule}", err=True)
         sys.exit(next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES))
+    except OSError as error:  # a file that may not be read, a disk that fails
+        click.echo(f"mallard: {error}", err=True)
+        sys.exit(EXIT_CODES[StorageError])

@@ -66,3 +66,16 @@ def test_help_loads_none_of_the_heavy_libraries() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr.strip() == ""
+
+
+def test_what_the_system_refuses_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mallard.db").touch()
+    (tmp_path / "wal").write_text("no folder")
+    monkeypatch.setattr(
+        "mallard.jobs.verify.LocalReader", lambda *_: (tmp_path / "wal" / "x").read_bytes()
+    )
+    assert exit_code(monkeypatch, "verify", "--data", str(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert said == f"mallard: [Errno 20] Not a directory: '{tmp_path}/wal/x'\n"
