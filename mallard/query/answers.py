@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
 from itertools import chain, groupby, islice
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mallard.chunks import chunks
 from mallard.query.counting import count_groups
 from mallard.query.engine import Session
-from mallard.query.kept import Kept
-from mallard.query.period import Slice
+from mallard.query.kept import Kept, Pickled
+from mallard.query.period import Period, Slice, dates, micros
 from mallard.query.rolled import file_of, sums_of_files
 from mallard.query.running_sums import RunningSums, folded, read
 from mallard.query.sessions import SESSION_SCHEMA
@@ -48,6 +50,8 @@ from mallard.store.store import Readable
 _COUNTED_AT_ONCE = 500_000
 # So few rows of a whole period are kept in any case: a year by day takes no more than its months.
 _KEPT_ROWS = 1_000
+# Of all that is kept the part that whole answers take, which are small.
+_GIVEN_SHARE = 16
 # Rows of files of sums that are read at once, a part of which has the dimension asked for.
 _ROLLED_AT_ONCE = 1_000_000
 
@@ -96,13 +100,30 @@ class _Asked(Generic[Q]):
         first: the bucket that those of what is returned are counted from.
         """
         only: pa.Table | None = None
-        for number, (whole, rows) in enumerate(folded(self.question, tables)):
+        for number, (found, rows) in enumerate(folded(self.question, tables)):
+            whole = self.question.lessened(found)
             yield whole
-            worth = 2 * whole.num_rows <= rows or whole.num_rows <= _KEPT_ROWS
+            worth = 4 * whole.num_rows <= 3 * rows or whole.num_rows <= _KEPT_ROWS
             only = whole if number == 0 and worth else None
         if only is None or self.sums.are_large:
             return None
         return packed(in_bucket(only, -first))
+
+
+class Asked(Protocol):
+    """Whose events are asked about: a site's, of a period, as they were stored at an instant."""
+
+    @property
+    def site_id(self) -> str:
+        """The site."""
+
+    @property
+    def period(self) -> Period:
+        """When; of other UTC days than it touches nothing is known."""
+
+    @property
+    def as_of_us(self) -> int | None:
+        """The instant; None for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +146,9 @@ class Answers:
         self._kept = Kept(cache_bytes - cache_bytes // 2)
         # What is known of open days is of one version each, and events come in all the time: it
         # would drive out what is true for ever.
-        self._kept_open = Kept(cache_bytes // 2)
+        self._kept_open = Kept(cache_bytes // 2 - cache_bytes // _GIVEN_SHARE)
+        self._given = Kept(cache_bytes // _GIVEN_SHARE)
+        self._at: SiteDays | None = None
 
     def version(self) -> Hashable:
         """Name what is stored now: the same question about the same version has one answer."""
@@ -142,6 +165,28 @@ class Answers:
         if fresh is not None:
             found.append(pc.min(pc.cast(fresh["timestamp"], pa.date32())).as_py())
         return min(found, default=None)
+
+    def answer(
+        self, session: Session, asked: Asked, key: Hashable, make: Callable[[Answers], T]
+    ) -> T:
+        """Return what is made of answers; or what was made before, if nothing has changed since.
+
+        make: gets answers that are all of one instant. key: says all that is made of what is known
+        of the days asked about.
+        """
+        start_us, end_us = micros(asked.period.start), micros(asked.period.end)
+        with self._days(session, asked.site_id, asked.as_of_us) as days:
+            version = days.version(dates(start_us, end_us), self._kept_open)
+            # Instants of an hour that comes twice are equal as they are, but not as numbers.
+            of_days = key, asked.site_id, asked.as_of_us, start_us, end_us, version
+            given: Pickled | None = self._given.get(of_days)
+            if given is not None:
+                return cast(T, given.value())
+            at_once = copy(self)
+            at_once._at = days
+            made = make(at_once)
+            self._given.keep({of_days: Pickled.of(made)})
+            return made
 
     def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table | Sql:
         """Return the sums of each bucket and group, or the session's name for them: see `added`.
@@ -200,6 +245,10 @@ class Answers:
 
     @contextmanager
     def _days(self, session: Session, site_id: str, as_of_us: int | None) -> Iterator[SiteDays]:
+        if self._at is not None:
+            assert (site_id, as_of_us) == self._at.of, "an answer is of one site and instant"
+            yield self._at
+            return
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
             yield SiteDays(session, self._store, snapshot, tail, site_id, as_of_us)
@@ -284,7 +333,7 @@ class Answers:
             else:
                 yield in_bucket(table, pieces[0].bucket)
         weighed = ((key, file.rows) for key, (file, _) in missing.items())
-        for keys in _chunks(weighed, _ROLLED_AT_ONCE):
+        for keys in chunks(weighed, _ROLLED_AT_ONCE):
             wanted = [missing[key] for key in keys]
             firsts = [pieces[0].bucket for _, pieces in wanted]
             query = sums_of_files(session, grouping, self._store, wanted)
@@ -347,8 +396,8 @@ class Answers:
         # Of slices of a day it is events that are read all the same.
         whole = all(piece.is_whole for piece in unknown)
         of_visits = isinstance(asked.question, Grouping) and asked.question.is_of_visits
-        chunks = _at_once(days, unknown, of_visits=whole and of_visits)
-        counted = chain.from_iterable(self._of_chunk(asked, some, keys) for some in chunks)
+        at_once = _at_once(days, unknown, of_visits=whole and of_visits)
+        counted = chain.from_iterable(self._of_chunk(asked, some, keys) for some in at_once)
         nothing = asked.question.schema.empty_table()
         for piece in keys:
             table = known.pop(piece)
@@ -392,7 +441,7 @@ def _at_once(days: SiteDays, pieces: Sequence[Slice], *, of_visits: bool) -> Ite
         _rows_read(day, of_visits=of_visits) if (day := days.day(each[0].date)) else 0
         for each in dates
     ]
-    for some in _chunks(zip(dates, rows, strict=True), _COUNTED_AT_ONCE):
+    for some in chunks(zip(dates, rows, strict=True), _COUNTED_AT_ONCE):
         yield [piece for of_date in some for piece in of_date]
 
 
@@ -400,20 +449,6 @@ def _rows_read(day: Day, *, of_visits: bool = False) -> int:
     if of_visits and day.sessions:
         return day.sessions.rows
     return sum(part.rows for part in day.parts)
-
-
-def _chunks(weighed: Iterable[tuple[T, int]], rows_max: int) -> Iterator[list[T]]:
-    """Divide what has so many rows into lists with at most rows_max; what has more is alone."""
-    chunk: list[T] = []
-    rows = 0
-    for each, more in weighed:
-        if chunk and rows + more > rows_max:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(each)
-        rows += more
-    if chunk:
-        yield chunk
 
 
 def _dates(pieces: Sequence[Slice]) -> tuple[str, ...]:

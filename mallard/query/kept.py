@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
@@ -90,6 +91,26 @@ class _Owned:
 
     keys: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """A value of few bytes, which are known; who reads it gets one of their own."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, value: object) -> Pickled:
+        """Return what keeps a value."""
+        return cls(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+    def value(self) -> Any:
+        """Return the value again."""
+        return pickle.loads(self.data)  # noqa: S301 - what this process made of its own values
+
+    def get_total_buffer_size(self) -> int:
+        """Return the bytes it takes in memory."""
+        return len(self.data)
 
 
 def _size(table: Sizable) -> int:

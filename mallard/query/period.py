@@ -128,6 +128,12 @@ def slices(cut: list[Bucket]) -> list[Slice]:
     return [piece for number, bucket in enumerate(cut) for piece in _slices(bucket, number)]
 
 
+def dates(start_us: int, end_us: int) -> list[str]:
+    """Return the UTC dates (ISO) that [start_us, end_us) touches."""
+    first, end = start_us // _DAY_MICROS, -(-end_us // _DAY_MICROS)
+    return [date.fromordinal(_EPOCH_DAY + day).isoformat() for day in range(first, end)]
+
+
 def slices_of_date(day: str, zone: ZoneInfo) -> list[Slice]:
     """Cut a UTC date (ISO) where local days begin: what a series by day of a zone asks of it."""
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)

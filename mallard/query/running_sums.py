@@ -45,7 +45,7 @@ def folded(question: Addable, tables: Iterable[pa.Table]) -> Iterator[tuple[pa.T
         size += more
         rows += table.num_rows
         if size > HELD_BYTES:
-            whole = compact(question, total(question, held))
+            whole = compact(question, question.lessened(total(question, held)))
             held, size = [whole], _bytes(whole)
             # It would soon be too much again, and take the longer to add up the more it is.
             if size > most:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from datetime import date
 from functools import cached_property
+from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,6 +75,11 @@ class SiteDays:
         return day in self._open or (self.site_id, day) in self._snapshot.days
 
     @property
+    def of(self) -> tuple[str, int | None]:
+        """Whose days they are, and as of which instant."""
+        return self.site_id, self._as_of_us
+
+    @property
     def snapshot(self) -> Snapshot:
         """The store at this instant."""
         return self._snapshot
@@ -111,6 +117,14 @@ class SiteDays:
         """Name what `open` gives of days: the same name, the same events."""
         known = self._known(days, kept)
         return known.version if known else (self._snapshot.version, self._tail.last_position)
+
+    def version(self, days: Sequence[str], kept: Kept) -> Hashable:
+        """Name all there is of days: the same name, the same events and visits."""
+        settled = [(each, day.version) for each in days if (day := self.day(each))]
+        rest = [each for each in days if self.has_events(each) and not self.day(each)]
+        # A year's would take more memory than what is kept under its name.
+        digest = sha256(repr(settled).encode()).digest()
+        return digest, tuple(rest), self.open_version(rest, kept) if rest else None
 
     def _known(self, days: Sequence[str], kept: Kept) -> OpenDays | None:
         """Return what days have; None if it is too much to keep."""

@@ -52,6 +52,9 @@ class Addable(Hashable, Protocol):
     def numbers(self) -> int:
         """How many of the columns, the last ones, are numbers."""
 
+    def lessened(self, sums: pa.Table) -> pa.Table:
+        """Return sums of some days without what need not be known of them; they still add up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
@@ -96,6 +99,10 @@ class Grouping:
     def numbers(self) -> int:
         """How many of them are numbers."""
         return len(self.quantities)
+
+    def lessened(self, sums: pa.Table) -> pa.Table:
+        """Return sums as they are: any group may be asked for."""
+        return sums
 
 
 def total(question: Addable, tables: Sequence[pa.Table]) -> pa.Table:

@@ -18,6 +18,7 @@ from mallard.query.engine import Session
 from mallard.query.filters import Filter, fits
 from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen
 from mallard.query.reports.daily import EVENTS, VISITS, added
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.sql import Sql
 
 DIMENSIONS = (
@@ -97,6 +98,7 @@ class Credit:
     revenue: tuple[tuple[str, float], ...] = ()
 
 
+@made_once(of_choice)
 def attribution(session: Session, answers: Answers, question: AttributionQuestion) -> list[Credit]:
     """Return the credits, the largest first."""
     if question.across is Across.USER:

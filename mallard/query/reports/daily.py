@@ -5,7 +5,7 @@ Such a report is a query in which nothing looks from one UTC date to another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -31,7 +31,12 @@ class _Question:
     as_of_us: int | None
     sql: Sql
     numbers: int
-    schema: pa.Schema = field(compare=False)  # the query says it
+    # The query says these.
+    schema: pa.Schema = field(compare=False)
+    lessen: Callable[[pa.Table], pa.Table] | None = field(compare=False)
+
+    def lessened(self, sums: pa.Table) -> pa.Table:
+        return sums if self.lessen is None else self.lessen(sums)
 
 
 def added(
@@ -41,15 +46,19 @@ def added(
     sql: Sql,
     by: Mapping[str, pa.DataType],
     numbers: Mapping[str, pa.DataType],
+    lessen: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Sql:
     """Return the name of a table of what a query's answers to the site-days of a choice come to.
 
     sql: reads EVENTS and VISITS, and gives a `date` and the columns of `by` and `numbers`, which
-    are added up over dates where those of `by` are the same. Raises what `chosen` raises.
+    are added up over dates where those of `by` are the same. lessen: see `Addable.lessened`; the
+    query says what it does. Raises what `chosen` raises.
     """
     check_expressions(session, choice.keep)
     schema = pa.schema({"bucket": pa.int32(), **by, **numbers})
-    question = _Question(choice.site_id, choice.keep, choice.as_of_us, sql, len(numbers), schema)
+    question = _Question(
+        choice.site_id, choice.keep, choice.as_of_us, sql, len(numbers), schema, lessen
+    )
     period = choice.period
     pieces = slices([Bucket(period.start, period.start, period.end)])
     sums = answers.added(session, question, pieces, _count)

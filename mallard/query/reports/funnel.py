@@ -20,6 +20,7 @@ from mallard.query.engine import Session
 from mallard.query.filters import fits
 from mallard.query.reports.chosen import DONE, ORDER, Choice, chosen, valued
 from mallard.query.reports.daily import EVENTS, VISITS, added
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.reports.steps import Step
 from mallard.query.sql import Sql
 
@@ -80,6 +81,7 @@ class Funnel:
     units: tuple[int, ...]
 
 
+@made_once(of_choice)
 def funnel(session: Session, answers: Answers, question: FunnelQuestion) -> list[Funnel]:
     """Return the groups, those with most people at the first step first; without `by`, one."""
     count = len(question.steps)

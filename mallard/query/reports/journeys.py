@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
@@ -18,6 +20,7 @@ from mallard.query.filters import Filter, fits
 from mallard.query.goals import PAGEVIEW
 from mallard.query.reports.chosen import DONE, ORDER, Choice
 from mallard.query.reports.daily import EVENTS, added
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.sql import Sql, literal
 
 STEPS_MAX = 5
@@ -87,6 +90,7 @@ class Path:
     of: int
 
 
+@made_once(of_choice)
 def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[Flow]:
     """Return the flows by step, those of most visits first."""
     sums = added(
@@ -133,6 +137,7 @@ def _flows(question: FlowsQuestion) -> Sql:
         GROUP BY date, step, near, far""")
 
 
+@made_once(of_choice)
 def paths(
     session: Session, answers: Answers, question: PathsQuestion, most: int = PATHS_OF_DAY
 ) -> list[Path]:
@@ -144,7 +149,9 @@ def paths(
     by = dict.fromkeys(columns, pa.string())
     every = _begun(columns)
     common = _common(every, columns, most)
-    sums = added(session, answers, question.choice, common, by, {**_COUNTS, "hidden": pa.int64()})
+    numbers = {**_COUNTS, "hidden": pa.int64()}
+    lessen = partial(_lessened, most=2 * most)
+    sums = added(session, answers, question.choice, common, by, numbers, lessen)
     days = Sql(f"FROM {sums} WHERE place_0 IS NULL")
     ((of, hidden),) = session.rows(Sql(f"SELECT sum(visits)::BIGINT, sum(hidden)::BIGINT {days}"))
     ordered = f"visits DESC, {', '.join(f'{name} NULLS FIRST' for name in columns)}"
@@ -202,6 +209,19 @@ def _common(every: Sql, columns: Sequence[str], most: int) -> Sql:
         )
         SELECT every.*, hidden FROM every JOIN days USING (date) WHERE every.visits > hidden
         UNION ALL BY NAME SELECT date, visits, 0 AS visitors, hidden FROM days""")
+
+
+def _lessened(sums: pa.Table, most: int) -> pa.Table:
+    """Return what `_common` says of some days without the paths that are not common in all."""
+    is_path = pc.is_valid(sums["place_0"])
+    visits = sums.select(["visits"]).filter(is_path)
+    if len(visits) <= most:
+        return sums
+    first = pc.select_k_unstable(visits, most + 1, [("visits", "descending")])
+    hidden = pc.min(visits["visits"].take(first))
+    common = sums.filter(pc.or_(pc.invert(is_path), pc.greater(sums["visits"], hidden)))
+    place = common.column_names.index("hidden")
+    return common.set_column(place, "hidden", pc.add(common["hidden"], hidden))
 
 
 def _meant(

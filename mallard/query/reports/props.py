@@ -10,6 +10,7 @@ from mallard.query.answers import Answers
 from mallard.query.engine import Session
 from mallard.query.reports.chosen import DONE, Choice
 from mallard.query.reports.daily import EVENTS, added
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.sql import Sql
 
 _NUMBERS = {"visitors": pa.int64(), "events": pa.int64()}
@@ -48,6 +49,7 @@ class Keys:
     total_rows: int
 
 
+@made_once(of_choice)
 def props(session: Session, answers: Answers, question: PropsQuestion) -> Keys:
     """Return the keys of properties, those of most events first."""
     sums = added(session, answers, question.choice, _COUNTED, {"key": pa.string()}, _NUMBERS)

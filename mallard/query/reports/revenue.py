@@ -16,6 +16,7 @@ from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter, check_expressions
 from mallard.query.period import Bucket, Interval, buckets, slices
 from mallard.query.reports.chosen import Choice
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.reports.table import Goal, of_goals
 from mallard.query.sql import Sql, literal
 from mallard.query.sums import Grouping
@@ -63,6 +64,7 @@ class Revenue:
     total_rows: int
 
 
+@made_once(of_choice)
 def revenue(session: Session, answers: Answers, question: RevenueQuestion) -> Revenue:
     """Return a row for each group and currency, the most money of a currency first.
 

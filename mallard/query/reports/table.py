@@ -21,6 +21,7 @@ from mallard.query.engine import Session
 from mallard.query.filters import AllOf, Filter
 from mallard.query.metrics import Level, Ratio
 from mallard.query.period import Bucket, Interval, Period, buckets, slices
+from mallard.query.reports.given import made_once
 from mallard.query.sql import Sql, literal
 from mallard.query.sums import Grouping
 
@@ -146,6 +147,7 @@ class Table:
     buckets: list[Bucket]
 
 
+@made_once(lambda question: question)
 def ask(session: Session, answers: Answers, question: Question) -> Table:
     """Answer a question; groups without events have no row.
 

@@ -7,6 +7,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -200,5 +201,33 @@ def test_paths_that_are_common_on_every_day_are_looked_for_once(
         choice = Choice(SITE, Period.of_days(date(2024, 5, 1), date(2024, 5, 2), ZoneInfo("UTC")))
         found = asked(room, partial(paths, most=1), PathsQuestion(choice, 1, 1))
         assert found == [Path(("page:/a",), 18, 18, 22)]
+    finally:
+        room.close()
+
+
+@pytest.mark.parametrize(("limit", "looks"), [(1, 1), (2, 1), (3, 2)])
+def test_of_several_days_the_paths_that_are_common_in_all_are_kept(
+    limit: int, looks: int, tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spied = mock.Mock(side_effect=added)
+    monkeypatch.setattr(journeys, "added", spied)
+    room = Room(tmp_path)
+    try:
+        for day, numbers in enumerate(({"a": 5}, {"b": 3}, {"c": 2})):
+            room.flush(visits_of(day, **numbers))
+        room.settle(sum_up=False)
+        choice = Choice(SITE, Period.of_days(date(2024, 5, 1), date(2024, 5, 4), ZoneInfo("UTC")))
+        question = PathsQuestion(choice, 1, limit)
+        report = partial(paths, most=1)  # of a day, and two of several
+
+        def expected(*found: tuple[str, int]) -> list[Path]:
+            of = sum(visits for _, visits in found)
+            return [Path((f"page:/{page}",), n, n, of) for page, n in found][:limit]
+
+        assert asked(room, report, question) == expected(("a", 5), ("b", 3), ("c", 2))
+        assert spied.call_count == looks
+        # With what is new of one that is common in few days it is more than another.
+        room.hold(visits_of(3, c=3))
+        assert asked(room, report, question) == expected(("a", 5), ("c", 5), ("b", 3))
     finally:
         room.close()
