@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import BinaryIO
@@ -16,14 +17,10 @@ from mallard.cli.polite import give_way
 from mallard.clock import Clock, to_datetime
 from mallard.errors import InvalidInput, StorageError
 from mallard.query.forms import Form
-from mallard.query.period import Period
-from mallard.query.pieces import Wanted, What
+from mallard.query.named.asking import Asking
 from mallard.query.plausible.filtering import Context
 from mallard.store.reader import DATABASE
-from mallard.transfer.exporter import export_folder, export_report
-from mallard.transfer.reports import dimension_of
-
-_EARLIEST, _LATEST = date(1970, 1, 2), date(9998, 12, 31)
+from mallard.transfer.exporter import STORED, export_folder, first_day, read_wanted
 
 
 def export(
@@ -36,46 +33,67 @@ def export(
     output: Path | None,
     *,
     visitors: bool,
+    parameters: Sequence[str] = (),
 ) -> None:
     """Write the days from first to last, both included, in the site's time zone.
 
-    output: None is the standard output. Raises StorageError, InvalidInput.
+    output: None is the standard output. parameters: of the report, each as NAME=VALUE. Raises
+    StorageError, InvalidInput.
     """
     give_way()
     if not (data / DATABASE).is_file():
         raise StorageError(f"{data} is not a Mallard data folder: it has no {DATABASE}.")
-    days = first, last
-    first, last = first or _EARLIEST, last or _LATEST
-    if not _EARLIEST <= first <= last <= _LATEST:
+    if first and last and first > last:
         raise InvalidInput(f"{last} is not after {first}.")
-    if what not in [*What]:
-        dimension_of(what)
-        context = _context(data, site_id)
-        with _opened(output) as sink:
-            rows = export_report(data, site_id, what, days, context, Form(form), sink)
-        print(f"{rows} rows by {what} of {site_id}", file=sys.stderr)
-        return
-    whole = (first, last) == (_EARLIEST, _LATEST)
-    period = None if whole else Period.of_days(first, last, _context(data, site_id).zone)
-    wanted = Wanted(site_id, What(what), period, visitors)
+    asking = replace(_asking(data, site_id), given=_read(parameters), with_ids=visitors)
+    if first or last:
+        asking = _within(asking, first, last)
+    wanted = read_wanted(what, asking)
     with _opened(output) as sink:
         rows = export_folder(data, wanted, Form(form), sink)
-    print(f"{rows} {what} of {site_id}", file=sys.stderr)
+    noun = what if what in STORED else f"rows of {what}"
+    print(f"{rows} {noun} of {site_id}", file=sys.stderr)
 
 
-def _context(data: Path, site_id: str) -> Context:
+def _read(parameters: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for each in parameters:
+        name, sign, value = each.partition("=")
+        if not sign or name in given:
+            raise InvalidInput(
+                f"{each[:200]!r} is no parameter.", rule="NAME=VALUE, each name once"
+            )
+        given[name] = value
+    return given
+
+
+def _asking(data: Path, site_id: str) -> Asking:
     clock = Clock()
     accounts = Accounts(data / DATABASE, clock)
     try:
         directory = accounts.directory_now()
-        return Context(
-            ZoneInfo(directory.site(site_id).timezone),
+        site = directory.site(site_id)
+        context = Context(
+            ZoneInfo(site.timezone),
             to_datetime(clock.now_us()),
-            goals=directory.goals_of(site_id),
-            segments=directory.segments_of(site_id),
+            first_day(data, site_id),
+            directory.goals_of(site_id),
+            directory.segments_of(site_id),
         )
     finally:
         accounts.close()
+    return Asking(site, context, {}, default_period="all")
+
+
+def _within(asking: Asking, first: date | None, last: date | None) -> Asking:
+    """Return what is asked of some days; where one of them is not said, all there is."""
+    context = asking.context
+    today = context.now.astimezone(context.zone).date()
+    first = first or min(context.first_day or today, last or today)
+    last = last or max(today, first)
+    return replace(
+        asking, given={**asking.given, "from": first.isoformat(), "to": last.isoformat()}
+    )
 
 
 @contextlib.contextmanager

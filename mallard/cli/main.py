@@ -99,7 +99,7 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None) -> Non
     default="events",
     show_default=True,
     metavar="WHAT",
-    help="events, sessions (visits), timeseries, goals, or a dimension such as page.",
+    help="events, sessions (visits), a report such as summary or funnel, or a dimension.",
 )
 @click.option(
     "--from", "first", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="The first day."
@@ -123,6 +123,7 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None) -> Non
     help="Where to [default: standard output].",
 )
 @click.option("--visitors", is_flag=True, help="With the ids of visitors and users.")
+@click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
 def export(
     data: Path,
     site: str,
@@ -132,10 +133,12 @@ def export(
     form: str,
     output: Path | None,
     visitors: bool,
+    parameters: tuple[str, ...],
 ) -> None:
     """Write a site's events, visits or a report to a file, also while the server runs.
 
-    Days are those of the site's time zone.
+    Days are those of the site's time zone. A report has the parameters that `/api/stats` gives it,
+    such as filters='country==DE' or, of a funnel, steps=page:/pricing,goal:Signup.
     """
     from mallard.cli import export as command
 
@@ -148,6 +151,7 @@ def export(
         form,
         output,
         visitors=visitors,
+        parameters=parameters,
     )
 
 

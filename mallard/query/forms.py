@@ -183,6 +183,11 @@ def _valid(line: str) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def as_file(sink: Sink) -> Any:
+    """Return what Arrow writes to as to a file."""
+    return _File(sink)
+
+
 class _File:
     """What Arrow writes to: a sink that it may close, which leaves the sink as it was."""
 

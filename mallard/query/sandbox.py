@@ -31,10 +31,10 @@ import orjson
 
 import mallard
 from mallard.config import QueryConfig
-from mallard.errors import InvalidInput, MallardError, QueryTimeout, QueryTooLarge
+from mallard.errors import InvalidInput, MallardError, NotFound, QueryTimeout, QueryTooLarge
 from mallard.query.confined import Reading, confine
 from mallard.query.forms import Form
-from mallard.query.sandboxed import Limits, Task
+from mallard.query.sandboxed import Limits, Task, Work
 from mallard.query.tail import Tail
 from mallard.store.store import Store
 
@@ -46,6 +46,11 @@ READ_BYTES = 256 * 1024
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # What was given back is not kept for later: the system counts it as taken.
 _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+
+# What a process may say is wrong with what was asked.
+_REFUSALS: dict[str, type[MallardError]] = {
+    kind.__name__: kind for kind in (InvalidInput, NotFound, QueryTooLarge)
+}
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +83,7 @@ class Query:
     def finish(self) -> dict[str, Any]:
         """Return what came of it, after the last bytes were read.
 
-        Raises InvalidInput for SQL that cannot run, QueryTimeout, QueryTooLarge.
+        Raises InvalidInput for what cannot run, NotFound, QueryTimeout, QueryTooLarge.
         """
         self._process.popen.wait()
         said = self._process.status.read()
@@ -86,7 +91,7 @@ class Query:
         self.close()
         error = result.get("error")
         if error is not None:
-            raise self._error(error, result.get("detail", ""))
+            raise self._error(error, result)
         return result
 
     def stop(self) -> None:
@@ -100,14 +105,15 @@ class Query:
         self._process.end()
         shutil.rmtree(self._spill, ignore_errors=True)
 
-    def _error(self, error: str, detail: str) -> MallardError:
+    def _error(self, error: str, result: dict[str, Any]) -> MallardError:
         code = self._process.popen.returncode
         if self._late.is_set() or code in {-signal.SIGXCPU, -signal.SIGALRM}:
             return QueryTimeout(
                 f"The answer took longer than {self._seconds:g} seconds; ask for less."
             )
         if error == "invalid":
-            return InvalidInput(detail, field="sql")
+            kind = _REFUSALS[result["kind"]]
+            return kind(result["detail"], field=result.get("field"), rule=result.get("rule"))
         if error == "rows":
             return QueryTooLarge("The answer has too many rows; ask for less, or say LIMIT.")
         # Where memory ends in the middle of things, the process does too.
@@ -115,7 +121,7 @@ class Query:
             return QueryTooLarge(
                 "The answer needs more memory than the server gives to one; ask for less."
             )
-        _log.error("a query failed with %s", detail or error)
+        _log.error("a query failed with %s", result.get("detail") or error)
         return MallardError("")
 
 
@@ -233,17 +239,18 @@ class Sandbox:
 
         rows_max: with it the SQL is somebody else's, and confined; without, it is ours.
         """
+
+        def task(limits: Limits) -> Work:
+            return Task(reading, queries, form, limits, rows_max is not None, rows_max)
+
+        return self.begin(task, seconds)
+
+    def begin(self, task: Callable[[Limits], Work], seconds: float) -> Query:
+        """Start what is to be done within limits, and return it to be read."""
         spill = self._spill / secrets.token_hex(4)
         spill.mkdir(mode=0o700, parents=True)
-        limits = Limits(
-            memory_bytes=self._config.sql_memory_bytes,
-            threads=self._config.threads,
-            seconds=seconds,
-            spill=str(spill),
-            spill_bytes=self._config.sql_spill_bytes,
-        )
-        task = Task(reading, queries, form, limits, rows_max is not None, rows_max)
-        return Query(self._take(pickle.dumps(task)), spill, seconds)
+        limits = limits_of(self._config, spill, seconds)
+        return Query(self._take(pickle.dumps(task(limits))), spill, seconds)
 
     def close(self) -> None:
         """End the process that waits; those that are read end with their readers."""
@@ -268,6 +275,17 @@ class Sandbox:
         with self._lock:
             if self._spare is None and not self._closed:
                 self._spare = _Process()
+
+
+def limits_of(config: QueryConfig, spill: Path, seconds: float) -> Limits:
+    """Return what one process may take. spill: a folder of its own."""
+    return Limits(
+        memory_bytes=config.sql_memory_bytes,
+        threads=config.threads,
+        seconds=seconds,
+        spill=str(spill),
+        spill_bytes=config.sql_spill_bytes,
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -16,13 +16,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import duckdb
 import orjson
 import pyarrow as pa
 
-from mallard.errors import InvalidInput
+from mallard.errors import InvalidInput, NotFound, QueryTooLarge
 from mallard.query.confined import Reading, show_reading
 from mallard.query.forms import Form, write
 from mallard.query.macros import MACROS
@@ -50,9 +50,24 @@ class Limits:
     spill_bytes: int
 
 
+class Work(Protocol):
+    """What a process does. is_foreign: whether it runs SQL of somebody else's."""
+
+    @property
+    def limits(self) -> Limits:
+        """What it may take."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """See above."""
+
+    def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
+        """Write rows, and return what came of it, JSON-able: `rows`, or `error`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked.
+    """SQL that is asked.
 
     queries: all with the same columns; is_foreign: of somebody else's, one. rows_max: with more it
     fails; None: any number.
@@ -65,14 +80,20 @@ class Task:
     is_foreign: bool
     rows_max: int | None = None
 
+    def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
+        """Write the rows, and return how many they are and their columns."""
+        return _answer(connection, self, output)
 
-def run(task: Task, output: BinaryIO) -> dict[str, Any]:
-    """Do a task, and return what came of it: `rows` and `columns`, or `error` and `detail`."""
+
+def run(task: Work, output: BinaryIO) -> dict[str, Any]:
+    """Do a task, and return what came of it: `rows` and more, or `error` and what it says."""
     try:
-        with _connect(task.limits) as connection:
-            return _answer(connection, task, output)
-    except InvalidInput as error:
-        return {"error": "invalid", "detail": error.detail}
+        with connect(task.limits) as connection:
+            return task.answer(connection, output)
+    except (InvalidInput, QueryTooLarge, NotFound) as error:
+        field = error.field or ("sql" if task.is_foreign else None)
+        told = {"detail": error.detail, "field": field, "rule": error.rule}
+        return {"error": "invalid", "kind": type(error).__name__, **told}
     except BrokenPipeError:
         raise
     except (MemoryError, duckdb.OutOfMemoryException):
@@ -106,7 +127,8 @@ def _answer(connection: duckdb.DuckDBPyConnection, task: Task, output: BinaryIO)
 
 
 @contextlib.contextmanager
-def _connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a database in memory that keeps to its limits and opens no more than it is asked to."""
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limits.memory_bytes}B",
         "threads": str(limits.threads),
@@ -142,10 +164,14 @@ def _told(error: Exception, *, is_foreign: bool) -> dict[str, Any]:
     # Of files nobody is told but the log; and SQL of our own is no mistake of the asker's.
     hidden = {"", "IO", "Internal", "Fatal", "Serialization", "Permission"}
     if is_foreign and (kind not in hidden or isinstance(error, pa.ArrowNotImplementedError)):
-        return {"error": "invalid", "detail": text[found.start("kind") if found else 0 :]}
+        return _refused(text[found.start("kind") if found else 0 :])
     if is_foreign and kind == "Permission":
-        return {"error": "invalid", "detail": "SQL reads the views events and sessions alone."}
+        return _refused("SQL reads the views events and sessions alone.")
     return {"error": "failed", "detail": f"{type(error).__name__} {kind}".strip()}
+
+
+def _refused(detail: str) -> dict[str, Any]:
+    return {"error": "invalid", "kind": InvalidInput.__name__, "detail": detail, "field": "sql"}
 
 
 def _limit(limits: Limits) -> None:
@@ -167,10 +193,9 @@ def main() -> None:
     os.nice(NICENESS)
     signal.alarm(IDLE_SECONDS)
     try:
-        task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+        task: Work = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
     except EOFError:  # nobody asked
         return
-    assert isinstance(task, Task)
     _limit(task.limits)
     with os.fdopen(1, "wb", buffering=_OUTPUT_BYTES, closefd=False) as output:
         result = run(task, output)

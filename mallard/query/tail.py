@@ -121,6 +121,12 @@ def view_of(frames: Sequence[Frame]) -> TailView:
     return TailView(chunks[-1].last_position if chunks else 0, chunks)
 
 
+def view_of_rows(rows: pa.Table) -> TailView:
+    """Return events, of `ARROW_SCHEMA` and in order of position, as a tail at one instant."""
+    chunks = (_Chunk(rows),) if rows.num_rows else ()
+    return TailView(chunks[-1].last_position if chunks else 0, chunks)
+
+
 def _past(watermark: int, rows: pa.Table) -> pa.Table:
     """Return the rows past a position, of rows in order of it."""
     if not rows.num_rows or rows["position"][0].as_py() > watermark:

@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import duckdb
 
+from mallard.config import QueryConfig
 from mallard.errors import CorruptData
 from mallard.query.confined import show_reading
 from mallard.query.events import Folder, read_folder
 from mallard.query.forms import Form, Sink, write
-from mallard.query.pieces import Seen, Wanted, pieces, query_of
-from mallard.query.plausible.filtering import Context
-from mallard.query.sandbox import Query, Sandbox
+from mallard.query.named.asking import Asking
+from mallard.query.named.parameters import check_names
+from mallard.query.named.registry import exported, exported_names
+from mallard.query.named.whole import Whole, WholeTask, write_whole
+from mallard.query.pieces import Seen, Wanted, What, pieces, query_of
+from mallard.query.sandbox import Query, Sandbox, limits_of
+from mallard.query.sandboxed import Limits, Work, connect
 from mallard.query.sql import Sql
+from mallard.query.still import Still, still
 from mallard.query.tail import Tail, view_of
 from mallard.store.store import Store
-from mallard.transfer.reports import Report, asking, dimension_of, write_report
 
 # In the data folder: what is spilled is events. What a crash leaves goes when the server starts.
 SPILLED = "tmp"
+STORED = tuple(each.value for each in What)  # what is exported as it is stored
+NAMES = (*STORED, *exported_names())
+_PERIOD = ("site_id", "period", "from", "to")
+
+
+def parameters_of(what: str) -> tuple[str, ...]:
+    """Return the parameters that an export has, but for its form; raises InvalidInput."""
+    if what in STORED:
+        return _PERIOD
+    report, _, _ = exported(what, STORED)
+    return tuple(each for each in report.whole if each != "format")
+
+
+def read_wanted(what: str, asking: Asking) -> Wanted | Whole:
+    """Return what is exported; raises InvalidInput, which says what is wrong with what was asked.
+
+    Events and visits are all there are where no period is given.
+    """
+    check_names(asking.given, parameters_of(what))
+    if what in STORED:
+        is_all = not asking.given.keys() & {"period", "from", "to"}
+        period = None if is_all else asking.period
+        return Wanted(asking.site.site_id, What(what), period, asking.with_ids)
+    whole = Whole(what, asking)
+    whole.asked()
+    return whole
 
 
 class Exporter:
@@ -38,30 +69,43 @@ class Exporter:
         self._seconds_max = seconds_max
 
     @contextlib.contextmanager
-    def start(self, wanted: Wanted, form: Form) -> Iterator[Query]:
+    def start(self, wanted: Wanted | Whole, form: Form) -> Iterator[Query]:
         """Give a query that is under way; it ends, and its files may go, when this is left."""
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
             seen = Seen(snapshot, tail, self._store.source)
-            queries = tuple(query_of(wanted, piece, seen) for piece in pieces(wanted, seen))
-            query = self._sandbox.start(seen.reading(wanted), queries, form, self._seconds_max)
+            query = self._begun(wanted, seen, form)
             try:
                 yield query
             finally:
                 query.close()
 
+    def _begun(self, wanted: Wanted | Whole, seen: Seen, form: Form) -> Query:
+        if isinstance(wanted, Wanted):
+            queries = tuple(query_of(wanted, piece, seen) for piece in pieces(wanted, seen))
+            return self._sandbox.start(seen.reading(wanted), queries, form, self._seconds_max)
 
-def export_folder(data: Path, wanted: Wanted, form: Form, sink: Sink) -> int:
+        def task(limits: Limits) -> Work:
+            return WholeTask(wanted, _still(seen, wanted.asking.site.site_id), form, limits)
+
+        return self._sandbox.begin(task, self._seconds_max)
+
+
+def export_folder(data: Path, wanted: Wanted | Whole, form: Form, sink: Sink) -> int:
     """Write what is wanted of a data folder, also while a server runs on it; return its rows.
 
     Raises StorageError for what is no data folder, CorruptData when not all of it can be read.
     """
     seen = _look(data)
     with _connect(data) as connection:
+        if isinstance(wanted, Whole):
+            # Files stay for half a minute after a server has replaced them.
+            of_site = _still(seen, wanted.asking.site.site_id)
+            return write_whole(connection, wanted, of_site, form, sink)
 
         def queries() -> Iterator[Sql]:
             for piece in pieces(wanted, seen):
-                # Looked at anew: files stay for half a minute after a server has replaced them.
+                # Looked at anew, for the same reason.
                 now = _look(data)
                 show_reading(connection, now.reading(wanted, piece))
                 yield query_of(wanted, piece, now)
@@ -69,27 +113,13 @@ def export_folder(data: Path, wanted: Wanted, form: Form, sink: Sink) -> int:
         return write(connection, queries(), form, sink)
 
 
-def export_report(
-    data: Path,
-    site_id: str,
-    what: str,
-    days: tuple[date | None, date | None],
-    context: Context,
-    form: Form,
-    sink: Sink,
-) -> int:
-    """Write a report of a data folder, as `export_folder` does events; return its rows.
+def first_day(data: Path, site_id: str) -> date | None:
+    """Return the UTC date of a site's first event in a data folder; None without any."""
+    return _still(_look(data), site_id).answers().first_date(site_id)
 
-    days: the first and the last; None is as far as there are any. context: without `first_day`.
-    """
-    dimension = dimension_of(what)
-    with _connect(data) as connection, asking(_whole(data), connection) as (session, answers):
-        context = replace(context, first_day=answers.first_date(site_id))
-        today = context.now.astimezone(context.zone).date()
-        first, last = days[0] or context.first_day or today, days[1] or today
-        date_range = "all" if days == (None, None) else [first.isoformat(), last.isoformat()]
-        wanted = Report(site_id, dimension, date_range)
-        return write_report(session, answers, context, wanted, form, sink)
+
+def _still(seen: Seen, site_id: str) -> Still:
+    return still(seen.tail, seen.snapshot, site_id, seen.source)
 
 
 def _look(data: Path) -> Seen:
@@ -114,10 +144,7 @@ def _connect(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         spill.parent.mkdir(mode=0o700, exist_ok=True)
         spill.mkdir(mode=0o700)
     try:
-        with duckdb.connect(
-            config={"memory_limit": "256MB", "threads": "2", "temp_directory": str(spill)}
-        ) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with connect(limits_of(QueryConfig(), spill, math.inf)) as connection:
             yield connection
     finally:
         shutil.rmtree(spill, ignore_errors=True)

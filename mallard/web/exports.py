@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -18,23 +16,17 @@ from starlette.types import Scope as AsgiScope
 from mallard.accounts.access import Scope
 from mallard.config import Config
 from mallard.errors import Overloaded
-from mallard.query.answers import Answers
-from mallard.query.engine import Session
 from mallard.query.forms import Form
-from mallard.query.named.parameters import Given, word
-from mallard.query.period import Period
+from mallard.query.named.asking import Asking
+from mallard.query.named.parameters import word
+from mallard.query.named.whole import FORMS, Whole
 from mallard.query.pieces import Wanted, What
-from mallard.query.plausible.ranges import read_range
 from mallard.query.sandbox import Query
-from mallard.transfer.exporter import Exporter
-from mallard.transfer.reports import Report, dimension_of, write_report
+from mallard.transfer.exporter import Exporter, parameters_of, read_wanted
 from mallard.web.parameters import sent
-from mallard.web.reports import Caller, Reports
+from mallard.web.reports import Reports
 
-FORMS = (Form.CSV, Form.NDJSON, Form.PARQUET)
-# In a file's name, or in a header; a dimension of properties may hold any character.
-_UNFIT = re.compile("[^A-Za-z0-9._-]")
-_PARAMETERS = ("site_id", "from", "to", "format", "what", "visitors")
+OWN = ("what", "format", "visitors")  # parameters that all exports have
 
 
 class Exporting(Protocol):
@@ -50,7 +42,6 @@ class Exports:
     def __init__(self, server: Exporting, reports: Reports) -> None:
         self._exporter = server.exporter
         self._most = server.config.query.exports
-        self._rows_max = server.config.query.sql_rows_max
         self._reports = reports
         self._under_way = 0
 
@@ -60,17 +51,9 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """Answer with rows as they come; a client that goes away ends the work."""
-        given = sent(request, _PARAMETERS)
-        visitors = word(given, "visitors", ("true", "false"), "false") == "true"
-        scope = Scope.ADMIN if visitors else Scope.EXPORT
-        caller = await self._reports.look(request, given.get("site_id"), scope)
-        form = Form(word(given, "format", FORMS, Form.CSV))
-        what = given.get("what", What.EVENTS.value)
-        if what not in [*What]:
-            return await self._report(caller, given, what, form)
-        wanted = Wanted(caller.site_id, What(what), _period(given, caller), visitors)
+        wanted, form = await self._read(request)
         if request.method == "HEAD":
-            return Response(headers=_headers(wanted.file_stem, form), media_type=form.media_type)
+            return Response(headers=_headers(wanted, form), media_type=form.media_type)
         if self._under_way >= self._most:
             raise Overloaded("Other exports are under way; ask again later.", retry_after_seconds=5)
         self._under_way += 1
@@ -85,19 +68,17 @@ class Exports:
         """Let another one begin."""
         self._under_way -= 1
 
-    async def _report(self, caller: Caller, given: Given, what: str, form: Form) -> Response:
-        wanted = Report(caller.site_id, dimension_of(what), _date_range(given))
-
-        def written(session: Session, answers: Answers) -> bytes:
-            sink = io.BytesIO()
-            context, most = caller.context, self._rows_max
-            write_report(session, answers, context, wanted, form, sink, most)
-            return sink.getvalue()
-
-        key = ("export", wanted.dimension, str(wanted.date_range), form)
-        content = await self._reports.run(caller, written, key)
-        stem = f"{caller.site_id}_{what}"
-        return Response(content, headers=_headers(stem, form), media_type=form.media_type)
+    async def _read(self, request: Request) -> tuple[Wanted | Whole, Form]:
+        first = request.query_params
+        visitors = word(first, "visitors", ("true", "false"), "false") == "true"
+        scope = Scope.ADMIN if visitors else Scope.EXPORT
+        caller = await self._reports.look(request, first.get("site_id"), scope)
+        what = first.get("what", What.EVENTS.value)
+        given = sent(request, (*parameters_of(what), *OWN))
+        form = Form(word(given, "format", FORMS, Form.CSV))
+        own = {name: value for name, value in given.items() if name not in OWN}
+        asking = Asking(caller.site, caller.context, own, default_period="all", with_ids=visitors)
+        return read_wanted(what, asking), form
 
 
 class _Streamed(StreamingResponse):
@@ -108,7 +89,7 @@ class _Streamed(StreamingResponse):
         cls,
         exports: Exports,
         under_way: contextlib.AbstractContextManager[Query],
-        wanted: Wanted,
+        wanted: Wanted | Whole,
         form: Form,
     ) -> _Streamed:
         """Return a response whose first bytes are there; raises what keeps them from coming."""
@@ -123,7 +104,7 @@ class _Streamed(StreamingResponse):
             raise
         response = cls(
             _chunks(query, first),
-            headers=_headers(wanted.file_stem, form),
+            headers=_headers(wanted, form),
             media_type=form.media_type,
         )
         response._exports, response._stack = exports, stack
@@ -151,24 +132,9 @@ async def _chunks(query: Query, first: bytes) -> AsyncIterator[bytes]:
     await asyncio.to_thread(query.finish)
 
 
-def _date_range(given: Given) -> object:
-    if "from" in given or "to" in given:
-        return [given.get("from"), given.get("to")]
-    return "all"
-
-
-def _period(given: Given, caller: Caller) -> Period | None:
-    wanted = _date_range(given)
-    if wanted == "all":
-        return None
-    context = caller.context
-    return read_range(wanted, context.zone, context.now, context.first_day)
-
-
-def _headers(stem: str, form: Form) -> dict[str, str]:
-    stem = _UNFIT.sub("_", stem)
+def _headers(wanted: Wanted | Whole, form: Form) -> dict[str, str]:
     return {
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
-        "content-disposition": f'attachment; filename="{stem}.{form}"',
+        "content-disposition": f'attachment; filename="{wanted.file_stem}.{form}"',
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
@@ -13,10 +11,11 @@ from starlette.routing import Route
 from mallard.accounts.access import Scope
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
+from mallard.query.forms import Form
 from mallard.query.named.asking import Asked, Asking, Found
-from mallard.query.named.columns import cells
 from mallard.query.named.parameters import word
 from mallard.query.named.registry import REPORTS, Report
+from mallard.query.named.whole import csv_text
 from mallard.web.parameters import sent
 from mallard.web.reports import Caller, Reports
 
@@ -83,8 +82,5 @@ def _document(caller: Caller, asking: Asking, asked: Asked, found: Found) -> Map
 
 def _csv(asked: Asked, found: Found) -> Response:
     """Return rows as CSV (RFC 4180)."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(column.name for column in asked.columns)
-    writer.writerows(cells(row, asked.columns) for row in found.rows)
-    return Response(text.getvalue(), media_type="text/csv; charset=utf-8")
+    text = csv_text(found.rows, asked.columns)
+    return Response(text, media_type=Form.CSV.media_type)

@@ -93,19 +93,34 @@ def test_reports_are_those_of_the_server(
     accounts.close()
     out, said = exported(monkeypatch, capsysbinary, data, "--what", "goals")
     (row,) = csv.DictReader(io.StringIO(out.decode()))
-    assert (row["goal"], row["visitors"], row["events"]) == ("Logged", "1", "1")
-    assert said == f"1 rows by goals of {SITE}\n"
+    assert (row["value"], row["visitors"], row["events"]) == ("Logged", "1", "1")
+    assert said == f"1 rows of goals of {SITE}\n"
     days = ("--from", "2024-04-30", "--to", "2024-05-02", "--format", "ndjson")
     out, _ = exported(monkeypatch, capsysbinary, data, "--what", "timeseries", *days)
-    found = [(row["day"], row["events"]) for row in map(json.loads, out.splitlines())]
+    found = [(row["time"], row["events"]) for row in map(json.loads, out.splitlines())]
     assert found == [("2024-04-30", 0), ("2024-05-01", 2), ("2024-05-02", 0)]
     for bounds in ((), ("--from", "2024-05-01"), ("--to", "2024-05-01")):
         out, _ = exported(
             monkeypatch, capsysbinary, data, "--what", "props:plan", "--format", "ndjson", *bounds
         )
-        values = {row["props_plan"]: row["events"] for row in map(json.loads, out.splitlines())}
+        values = {row["value"]: row["visitors"] for row in map(json.loads, out.splitlines())}
         assert values == {"pro": 1, "(none)": 1}
     assert [*(data / SPILLED).iterdir()] == []
+
+
+def test_a_report_has_the_parameters_of_stats(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], data: Path
+) -> None:
+    steps = "steps=event:in parquet,event:in the log"
+    given = ("--what", "funnel", "--format", "ndjson", steps, "within=visitor")
+    out, said = exported(monkeypatch, capsysbinary, data, *given)
+    assert [json.loads(line)["step"] for line in out.splitlines()] == [1, 2]
+    assert said == f"2 rows of funnel of {SITE}\n"
+    days = ("--what", "summary", "--to", "2024-05-01", "metrics=events")
+    out, _ = exported(monkeypatch, capsysbinary, data, *days, "filters=name==nothing")
+    assert out == b"events\r\n0\r\n"
+    out, _ = exported(monkeypatch, capsysbinary, data, *days)
+    assert out == b"events\r\n2\r\n"
 
 
 def test_a_site_without_events_is_a_file_without_rows(
@@ -115,9 +130,7 @@ def test_a_site_without_events_is_a_file_without_rows(
     assert len(out.splitlines()) == 1
     assert said == "0 events of other.example\n"
     out, _ = exported(monkeypatch, capsysbinary, data, "--site", "other.example", "--what", "page")
-    assert (
-        out == b'"page","visitors","visits","pageviews","events","bounce_rate","visit_duration"\n'
-    )
+    assert out == b"value,visitors,pageviews,bounce_rate,time_on_page,scroll_depth,exit_rate\r\n"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +139,12 @@ def test_a_site_without_events_is_a_file_without_rows(
         (["--from", "2024-05-02", "--to", "2024-05-01"], 1, "is not after"),
         (["--from", "yesterday"], 2, "does not match"),
         (["--format", "json"], 2, "is not one of"),
-        (["--what", "passwords"], 1, "is unknown"),
+        (["--what", "passwords"], 1, "is unknown. It must be one of events, sessions, summary,"),
+        (["--what", "funnel"], 1, "steps is missing"),
+        (["--what", "summary", "steps=page:/"], 1, "There is no parameter 'steps' here"),
+        (["limit=1"], 1, "There is no parameter 'limit' here"),
+        (["--what", "summary", "metrics"], 1, "'metrics' is no parameter"),
+        (["--what", "summary", "period=day", "--from", "2024-05-01"], 1, "either named or"),
         (["-o", "nowhere/events.csv"], 3, "cannot be written"),
         (["--data", "nowhere"], 3, "is not a Mallard data folder"),
     ],

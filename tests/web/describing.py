@@ -226,6 +226,8 @@ def _sql() -> Iterator[Asked]:
     yield Asked(200, "GET", export, {**given, "what": "sessions", "format": "parquet"})
     yield Asked(200, "GET", export, {**given, "what": "page", "format": "ndjson"})
     yield Asked(200, "GET", export, {**given, "what": 'props:"Tarif"\nPreis \u20ac'})
+    yield Asked(200, "GET", export, {**given, "what": "funnel", "steps": "page:/,goal:Signup"})
+    yield Asked(404, "GET", export, {**given, "what": "visits/none", "visitors": "true"})
     yield Asked(400, "GET", export, {**given, "what": "everything"})
     yield Asked(401, "GET", export, given, is_stranger=True)
 

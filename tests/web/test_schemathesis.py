@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from schemathesis import checks as known
 from starlette.types import Receive, Scope, Send
 
 from mallard.config import TrackerConfig
+from mallard.errors import InvalidInput
+from mallard.transfer.exporter import parameters_of
+from mallard.web.exports import OWN
 from mallard.web.openapi.document import document
 from mallard.web.openapi.schemas import Json
 from tests.web.describing import SITE, seeded
@@ -92,6 +96,7 @@ SAYING: dict[str, list[Any]] = {
     "sql": ["SELECT pathname, count(*) FROM events GROUP BY ALL", "FROM sessions"],
     "steps": ["page:/,goal:Signup", "page:/**,event:Signup,event:PurchaseUSD"],
     "timezone": ["Europe/Berlin"],
+    "what": ["page", "goals", "funnel", "visits", "events"],
 }
 
 
@@ -133,6 +138,11 @@ def _say_something(told: dict[str, Any], data: st.DataObject) -> None:
     for field in sorted(told.keys() & SAYING.keys()):
         words = [each for each in SAYING[field] if type(each) is type(told[field])]
         told[field] = data.draw(st.sampled_from([told[field], *words]), field)
+    if "what" in told:
+        # Of the parameters of all reports those that this one has.
+        with contextlib.suppress(InvalidInput):
+            for name in told.keys() - {*OWN, *parameters_of(told["what"])}:
+                del told[name]
     if "site_id" in told:
         told["site_id"] = SITE  # which has events
     if "from" in told or "to" in told:

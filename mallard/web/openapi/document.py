@@ -38,14 +38,12 @@ machine reaches and that never had a key, reading needs none."""
 
 def document(config: TrackerConfig) -> Json:
     """Return the document. config: which paths take events and serve the script."""
+    reports = [statistics.area(), insights.area(), money.area(), visits.area()]
     areas = [
         collecting.area(config),
-        statistics.area(),
+        *reports,
         version_1.area(),
-        insights.area(),
-        money.area(),
-        visits.area(),
-        querying.area(),
+        querying.area(reports),
         managing.area(),
         operating.area(config),
     ]
