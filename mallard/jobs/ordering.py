@@ -22,17 +22,18 @@ from mallard.jobs.pieces import SHAPED_BY, groups_of, shaped, shapes
 from mallard.query.events import annotated_rows_of
 from mallard.query.sessions import annotated, begun, visits
 from mallard.query.sql import Sql, literal
-from mallard.store.encoding import LEVEL_1_ORDER
+from mallard.store.encoding import LEVEL_1_KEYS
 from mallard.store.part import Part
 from mallard.store.store import Store
 
 # Of a batch from DuckDB to a file: small enough to hold a few, large enough to cost little each.
 BATCH_ROWS = 16_384
-# What DuckDB takes to sort an event, to gather a visit, but for long texts, and to say which visit
-# an event is of. Measured.
+# What DuckDB takes to sort an event, to gather a visit, but for long texts, to say which visit an
+# event is of, and to sort its place, which it can spill but for so much. Measured.
 ROW_BYTES = 512
 VISIT_BYTES = 2_048
 MARKED_BYTES = 64
+PLACED_BYTES = 5
 # Of the disk, what an event takes in the tables here, which is not bounded as what is spilled is.
 SCRATCH_BYTES = 48
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
@@ -42,6 +43,9 @@ SESSION_ORDER = "entry_page, started_at, first_position"
 _BLOCK_ROWS = 256
 # What says which visit an event belongs to, and where it stands.
 _OF_PLACES = "site_id, visitor_id, timestamp, position, event_type, event_name"
+# Places are sorted some after the others, divided by so many of the keys they are sorted by; one
+# event in so many says where.
+_LEADING, _SAMPLED = 4, 256
 _LONG_TEXTS = ("url", "referrer", "props", "data", "metadata")
 _LONG_TEXTS_OF_VISITS = ("referrer", "pathname", "pathname")  # where it began, and where it ended
 
@@ -85,12 +89,8 @@ class _Run:
 
 def merged_rows(connection: duckdb.DuckDBPyConnection, events: Sql) -> Iterator[pa.Table]:
     """Yield events, with the columns of `ARROW_SCHEMA`, by site, timestamp and position."""
-    _make(
-        connection,
-        "places",
-        "SELECT site_id, timestamp, position, row_bytes "
-        f"FROM ({_narrow(events)}) ORDER BY site_id, timestamp, position",
-    )
+    order = ("site_id", "timestamp", "position")
+    _place(connection, "site_id, timestamp, position, row_bytes", _narrow(events), order)
     for run in _runs(connection, "places", "timestamp", "timestamp"):
         yield from _rows_of_run(connection, events, run, [])
     connection.execute("DROP TABLE places")
@@ -106,12 +106,8 @@ def annotated_rows(
     """
     # First marked, then sorted: what does both would not fit in memory at once.
     _mark(connection, events)
-    _make(
-        connection,
-        "places",
-        "SELECT site_id, timestamp, position, visit, piece, row_bytes "
-        f"FROM marked ORDER BY site_id, {LEVEL_1_ORDER}",
-    )
+    kept = "site_id, timestamp, position, visit, piece, row_bytes"
+    _place(connection, kept, Sql("FROM marked"), ("site_id", *LEVEL_1_KEYS))
     connection.execute("DROP TABLE marked")
     pieces = connection.execute(
         "SELECT site_id, piece, count(*) FROM places GROUP BY ALL ORDER BY min(rowid)"
@@ -220,6 +216,27 @@ def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
     connection.execute("DROP TABLE visited; DROP TABLE shapes")
 
 
+def _place(
+    connection: duckdb.DuckDBPyConnection, kept: str, rows: Sql, keys: Sequence[str]
+) -> None:
+    """Make a table `places` of some columns of rows, in the order of keys, a share at a time."""
+    ordered = f"ORDER BY {', '.join(keys)}"
+    leading = ", ".join(keys[:_LEADING])
+    ((count,),) = connection.execute(f"SELECT count(*) FROM ({rows})").fetchall()
+    shares = 1 + count * PLACED_BYTES // rows_bytes(connection)
+    sampled = f"SELECT {leading} FROM ({rows}) WHERE position % {_SAMPLED} = 0 ORDER BY ALL"
+    found = connection.execute(sampled).fetchall() if shares > 1 else []
+    borders = [found[share * len(found) // shares] for share in range(1, shares)] if found else []
+    marks = f"({', '.join('?' * len(keys[:_LEADING]))})"
+    passed = " + ".join(f"(({leading}) >= {marks})::INT" for _ in borders)
+    values = list(chain.from_iterable(borders))
+    for share in range(len(borders) + 1):
+        # Not between two borders: DuckDB cannot compare several columns so.
+        where = f"WHERE {passed} = {share}" if borders else ""
+        query = f"SELECT {kept} FROM ({rows}) {where} {ordered}"
+        _make(connection, "places", query, values, more=share > 0)
+
+
 def _rows_of_run(
     connection: duckdb.DuckDBPyConnection, events: Sql, run: _Run, more: Sequence[str]
 ) -> Iterator[pa.Table]:
@@ -236,10 +253,18 @@ def _rows_of_run(
     connection.execute("RESET disabled_optimizers")
 
 
-def _make(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
-    """Make a table whose `rowid` is the place of a row in the query's order."""
+def _make(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    query: str,
+    values: Sequence[object] = (),
+    *,
+    more: bool = False,
+) -> None:
+    """Make a table whose `rowid` is the place of a row in the query's order; more: add to it."""
+    made = f"INSERT INTO {name}" if more else f"CREATE OR REPLACE TABLE {name} AS"
     connection.execute("SET preserve_insertion_order = true")
-    connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}")
+    connection.execute(f"{made} {query}", values)
     connection.execute("SET preserve_insertion_order = false")
 
 

@@ -39,10 +39,12 @@ COMMON_NAMES = "('pageview', 'engagement')"
 # the same browser, place and so on next to each other, and one visit as it happened. The last keys
 # name a row, so that the same rows always make the same file. No reader needs any order: parts of
 # older versions have others.
-LEVEL_1_ORDER = (
-    f"piece, CASE WHEN event_name IN {COMMON_NAMES} THEN '' ELSE event_name END, "
-    "epoch_us(visit_begins) // stretch_us, likeness, visit_begins, visitor_id, timestamp, position"
+LEVEL_1_KEYS = (
+    *("piece", f"CASE WHEN event_name IN {COMMON_NAMES} THEN '' ELSE event_name END"),
+    *("epoch_us(visit_begins) // stretch_us", "likeness", "visit_begins", "visitor_id"),
+    *("timestamp", "position"),
 )
+LEVEL_1_ORDER = ", ".join(LEVEL_1_KEYS)
 
 _TEXTS = [field.name for field in ARROW_SCHEMA if field.type == pa.string()]
 _INSTANTS = [field.name for field in ARROW_SCHEMA if field.type == pa.timestamp("us")]

@@ -70,6 +70,45 @@ def test_a_site_day_of_any_size_is_ordered_in_little_memory(tmp_path: Path) -> N
         assert found.fetchall() == [(rows, rows)]
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_places_that_are_sorted_share_by_share_are_those_of_one_sort(
+    level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 6_000
+    made: list[str] = []
+    make = ordering._make
+
+    def counted(connection: duckdb.DuckDBPyConnection, name: str, *more: Any, **how: Any) -> None:
+        made.append(name)
+        make(connection, name, *more, **how)
+
+    told = {
+        "site_id": "'site ' || hash(range * 5) % 3",
+        "timestamp": f"make_timestamp({NOON_US} + (hash(range) % 40_000)::BIGINT * 1_000_000)",
+        "position": "range",
+        "visitor_id": "(hash(range // 3) >> 1)::BIGINT",
+        "event_type": "'page'",
+        "event_name": "'name ' || hash(range * 7) % 4",
+    }
+    columns = ", ".join(f"{told.get(name, 'NULL')} AS {name}" for name in ARROW_SCHEMA.names)
+    events = Sql(f"SELECT {columns} FROM range({rows})")
+    monkeypatch.setattr(ordering, "_make", counted)
+    orders: list[list[tuple[int]]] = []
+    for rows_bytes in (10**9, rows * ordering.PLACED_BYTES // 4):
+        made.clear()
+        with duckdb.connect(config={"temp_directory": ""}) as connection:
+            connection.execute(f"SET VARIABLE rows_bytes = {rows_bytes}")
+            if level:
+                next(ordering.annotated_rows(connection, events))
+            else:
+                next(ordering.merged_rows(connection, events))
+            found = connection.execute("SELECT position FROM places ORDER BY rowid").fetchall()
+        assert made.count("places") == (1 if rows_bytes == 10**9 else 5)
+        orders.append(found)
+    assert orders[0] == orders[1]
+    assert len(orders[0]) == rows
+
+
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan["children"]:
