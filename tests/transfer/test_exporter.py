@@ -14,6 +14,7 @@ from mallard.query import pieces as cutting
 from mallard.query.forms import Form
 from mallard.query.pieces import Piece, Seen, Wanted, What, pieces
 from mallard.query.tail import view_of
+from mallard.transfer import exporter
 from mallard.transfer.exporter import SPILLED, export_folder
 from tests.stored import A, B, Stored
 
@@ -81,6 +82,14 @@ def test_what_does_not_fit_in_memory_lies_beside_the_data_while_it_is_needed(
     assert list((stored.data / SPILLED).iterdir()) == []
     # Where the next start of a server removes what a crash left, and erasure looks.
     assert SPILLED == database.SPILLED
+
+
+def test_what_is_spilled_is_bounded_and_goes(stored: Stored) -> None:
+    with exporter._connect(stored.data) as connection:
+        ((most,),) = connection.sql("SELECT current_setting('max_temp_directory_size')").fetchall()
+        assert most == "2.0 GiB"
+        assert list((stored.data / SPILLED).iterdir()) != []
+    assert list((stored.data / SPILLED).iterdir()) == []
 
 
 def test_a_folder_that_may_only_be_read_is_exported(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from mallard.errors import InvalidInput
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
@@ -55,13 +58,23 @@ def _flows(asking: Asking, steps: int) -> Asked:
     direction = Direction(word(given, "direction", tuple(Direction), Direction.AFTER))
     head = {"of": place.label, "direction": direction}
 
-    def answered(session: Session, answers: Answers, page: Page) -> Found:
-        question = FlowsQuestion(choice, place.keep, direction, steps, page.limit)
-        found = flows(session, answers, question)
-        return Found([_flow_row(direction, each) for each in found], head)
-
     told = (Column("step", Kind.WHOLE), *columns(Kind.TEXT, "from", "to"), *_COUNTS)
-    return Asked(choice.period, told, answered, asking.page())
+
+    def of(only: int | None) -> Asked:
+        def answered(session: Session, answers: Answers, page: Page) -> Found:
+            question = FlowsQuestion(
+                choice, place.keep, direction, steps, page.limit, page.offset, only
+            )
+            found = flows(session, answers, question)
+            return Found([_flow_row(direction, each) for each in found], head, len(found))
+
+        return Asked(choice.period, told, answered, asking.page(), ROWS_MAX)
+
+    def parts() -> Iterator[Asked]:
+        yield from (of(n + 1) for n in range(steps))
+
+    # A page has so many flows of each step: of one step alone they are in order.
+    return replace(of(None), parts=parts)
 
 
 def _path_row(found: Path) -> Row:

@@ -44,7 +44,7 @@ class Direction(StrEnum):
 class FlowsQuestion:
     """What is asked. of: the events that are the place, whose first in each visit counts.
 
-    limit: the most flows of each step.
+    limit: the most flows of each step, after offset others. only: one step alone; None is all.
     """
 
     choice: Choice
@@ -52,6 +52,8 @@ class FlowsQuestion:
     direction: Direction
     steps: int
     limit: int
+    offset: int = 0
+    only: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,19 @@ def flows(session: Session, answers: Answers, question: FlowsQuestion) -> list[F
         _COUNTS,
     )
     # Most flows are of few visits, and need not be put in order.
+    least = "0" if question.offset else f"list_last(max(visits, {int(question.limit)}))"
+    only = "" if question.only is None else f" AND step = {int(question.only)}"
     rows = session.rows(
         Sql(f"""
         WITH steps AS MATERIALIZED (
-            SELECT step, sum(visits)::BIGINT AS of,
-                list_last(max(visits, {int(question.limit)})) AS least
+            SELECT step, sum(visits)::BIGINT AS of, {least} AS least
             FROM {sums} GROUP BY step
         )
         SELECT step, near, far, visits, visitors, of
-        FROM {sums} JOIN steps USING (step) WHERE visits >= least
+        FROM {sums} JOIN steps USING (step) WHERE visits >= least{only}
         QUALIFY row_number() OVER (
             PARTITION BY step ORDER BY visits DESC, near, far NULLS LAST
-        ) <= {int(question.limit)}
+        ) BETWEEN {question.offset + 1} AND {question.offset + question.limit}
         ORDER BY step, visits DESC, near, far NULLS LAST""")
     )
     return [Flow(*row) for row in rows]

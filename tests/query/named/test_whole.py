@@ -228,10 +228,16 @@ async def test_a_report_without_rows_has_its_columns(site: Running) -> None:
 async def test_pages_of_any_size_come_to_the_same(
     rows: int, site: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = [("page", {}), ("goals", BEFORE), ("props", {}), ("funnel", {"steps": STEPS})]
+    cases: list[tuple[str, dict[str, str]]] = [
+        *(("page", {}), ("goals", BEFORE), ("props", {}), ("visits", {}), ("journeys", {})),
+        *(("journeys", {"of": "page:/"}), ("revenue", {"by": "page"})),
+        ("funnel", {"steps": STEPS, "by": "source"}),
+    ]
     expected = [written(site, what, Form.CSV, given) for what, given in cases]
     monkeypatch.setattr(numbers, "LIMIT_MAX", rows)
-    monkeypatch.setattr("mallard.query.named.visits.ROWS_MAX", rows)
+    for module in ("visits", "journeys", "money"):
+        monkeypatch.setattr(f"mallard.query.named.{module}.ROWS_MAX", rows)
+    monkeypatch.setattr("mallard.query.named.insights.ROWS_MAX", rows * 3)  # of three steps each
     assert [written(site, what, Form.CSV, given) for what, given in cases] == expected
 
 
