@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mallard.clock import utc_date
 from mallard.config import StoreConfig
 from mallard.jobs.database import connect
-from mallard.jobs.ordering import visit_runs
+from mallard.jobs.ordering import visit_runs, visitor_shares
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
 from mallard.query.sessions import SESSION_SCHEMA, annotated
@@ -106,13 +106,15 @@ def visits_problem(
     parts: where its parts of level 1 are. sessions: where the visits made of them are, if any.
     Raises duckdb.Error when a file cannot be read.
     """
-    narrow = Sql(f"SELECT {', '.join(_OF_VISITS)} FROM ({rows_of(parts)})")
-    _make(connection, "made", f"SELECT position, visit FROM ({annotated(narrow)})")
-    (wrong,) = _row(
-        connection,
-        f"SELECT count(*) FROM made JOIN ({annotated_rows_of(parts)}) AS kept "
-        "USING (position) WHERE made.visit IS DISTINCT FROM kept.visit",
-    )
+    narrow = Sql(f"SELECT {', '.join([*_OF_VISITS, 'visit'])} FROM ({annotated_rows_of(parts)})")
+    wrong = 0
+    for share in visitor_shares(connection, narrow):
+        some = Sql(f"SELECT *, visit AS kept_visit FROM ({narrow}) WHERE {share}")
+        (more,) = _row(
+            connection,
+            f"SELECT count(*) FROM ({annotated(some)}) WHERE visit IS DISTINCT FROM kept_visit",
+        )
+        wrong += more
     if wrong:
         return f"{wrong} events are in another visit than the definition says"
     if sessions and not _are_visits_of(connection, parts, sessions):

@@ -158,6 +158,18 @@ def visit_runs(
     connection.execute("DROP TABLE spans")
 
 
+def visitor_shares(connection: duckdb.DuckDBPyConnection, events: Sql) -> list[Sql]:
+    """Return conditions that divide events by their visitors, for as many at once as fit in memory.
+
+    What joins events with their visits takes memory as there are visits, spilled or not.
+    """
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM ({events})").fetchall()
+    shares = 1 + rows * MARKED_BYTES // rows_bytes(connection)
+    if shares == 1:
+        return [Sql("true")]
+    return [Sql(f"hash(visitor_id) % {shares} = {share}") for share in range(shares)]
+
+
 def tables(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
     """Yield what a query finds in pieces; raises StorageError and duckdb.Error."""
     batches = iter(connection.sql(query).to_arrow_reader(BATCH_ROWS))
@@ -195,21 +207,16 @@ def _narrow(events: Sql, *more: str) -> Sql:
 
 
 def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
-    """Make a table `marked` of what says where events stand, some visitors after the others.
-
-    What joins events with their visits takes memory as there are visits, spilled or not.
-    """
-    ((rows,),) = connection.execute(f"SELECT count(*) FROM ({events})").fetchall()
-    shares = 1 + rows * MARKED_BYTES // rows_bytes(connection)
-    if shares > 1:
+    """Make a table `marked` of what says where events stand, some visitors after the others."""
+    shares = visitor_shares(connection, events)
+    if len(shares) > 1:
         use_disk(connection)
     _make(connection, "shapes", shapes(events))
     narrow = _narrow(events, *SHAPED_BY)
-    for share in range(shares):
-        one = Sql(f"{narrow} WHERE hash(visitor_id) % {shares} = {share}")
-        _make(connection, "visited", annotated(shaped(one if shares > 1 else narrow)))
+    for number, share in enumerate(shares):
+        _make(connection, "visited", annotated(shaped(Sql(f"{narrow} WHERE {share}"))))
         marked = f"SELECT * EXCLUDE (event_type) FROM ({begun(Sql('FROM visited'))})"
-        if share:
+        if number:
             connection.execute(f"INSERT INTO marked {marked}")
         else:
             _make(connection, "marked", marked)

@@ -146,7 +146,8 @@ def _check_files(
         still = {file.location for file in now.files}
         for file in vanished:
             if file.location in still:
-                checked[file.location] = "cannot be read (No such file or directory)."
+                problem = "cannot be read (No such file or directory)."
+                checked[file.location] = _lost(file, problem)
         if all(file.location in checked for file in now.files):
             _tell(now, checked, findings)
             return now
@@ -162,13 +163,23 @@ def _problem(data: Path, files: Files, file: File) -> str | None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        return f"cannot be read ({error.strerror})."
+        return _lost(file, f"cannot be read ({error.strerror}).")
     if digest.hexdigest() != file.digest:
-        return (
-            "is not the file that was written: its SHA-256 differs from the manifest's. "
-            "Restore it from a backup."
+        return _lost(
+            file, "is not the file that was written: its SHA-256 differs from the manifest's."
         )
-    return content_problem(data / file.location, file)
+    problem = content_problem(data / file.location, file)
+    return _lost(file, problem) if problem and isinstance(file, Derived) else problem
+
+
+def _lost(file: File, problem: str) -> str:
+    """Return a problem with what to do about it."""
+    if isinstance(file, Derived):
+        return f"{problem} It can be made again: remove it and start the server."
+    return (
+        f"{problem} Put it back from a backup; a server that starts without it leaves its "
+        f"{file.rows} events out of every answer, and says so."
+    )
 
 
 def _tell(snapshot: Snapshot, checked: dict[str, str | None], findings: Findings) -> None:
@@ -183,9 +194,7 @@ def _tell(snapshot: Snapshot, checked: dict[str, str | None], findings: Findings
         findings.derived += 1
         findings.derived_bytes += file.size_bytes
         if problem := checked[file.location]:
-            findings.problems.append(
-                f"{file.location} {problem} It can be made again: remove it and start the server."
-            )
+            findings.problems.append(f"{file.location} {problem}")
 
 
 def _sample(snapshot: Snapshot, count: int | None) -> list[SiteDay]:
@@ -250,7 +259,8 @@ def _history(store: LocalReader, snapshot: Snapshot) -> list[Version]:
 
 def _unreadable(sources: Sequence[str], error: duckdb.Error) -> str | None:
     """Return what is wrong when a query failed; None for files that were compacted meanwhile."""
-    return f"cannot be read ({error})" if all(Path(each).exists() for each in sources) else None
+    said = str(error).partition("\n")[0]
+    return f"cannot be read ({said})" if all(Path(each).exists() for each in sources) else None
 
 
 def _count(snapshot: Snapshot, history: list[Version], findings: Findings) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,8 +16,12 @@ from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
 from mallard.config import RetentionConfig
 from mallard.errors import StorageError
 from mallard.files import Files
+from mallard.jobs import contents
 from mallard.jobs.expiry import Expiry
+from mallard.jobs.ordering import MARKED_BYTES
 from mallard.jobs.verify import Findings, verify
+from mallard.query.sessions import annotated
+from mallard.query.sql import Sql
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change
 from tests.factories import make_event
@@ -259,6 +264,31 @@ def test_an_event_in_another_visit_is_a_problem(stored: Stored) -> None:
     )
 
 
+def test_the_visits_of_a_large_day_are_told_apart_some_visitors_after_the_others(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = stored.store.snapshot().days[A, date(0)]
+    rows = rows_in(stored, day.parts[0])
+    sources, shares = [stored.store.source(part) for part in day.parts], list[str]()
+
+    def counted(events: Sql) -> Sql:
+        shares.append(events)
+        return annotated(events)
+
+    monkeypatch.setattr(contents, "annotated", counted)
+    told: list[str | None] = []
+    for visit in (None, 1):
+        if visit:
+            at = rows.schema.get_field_index("visit")
+            other = pc.add(rows["visit"], pa.scalar(visit, pa.int16()))
+            replaced(stored, day.parts[0], rows.set_column(at, "visit", other))
+        with duckdb.connect() as connection:
+            connection.execute(f"SET VARIABLE rows_bytes = {MARKED_BYTES}")
+            told.append(contents.visits_problem(connection, sources, None))
+    assert told == [None, "3 events are in another visit than the definition says"]
+    assert len(shares) == len(set(shares)) * 2 == 2 * (rows.num_rows + 1)
+
+
 def test_visits_or_sums_that_the_definition_does_not_give_are_a_problem(stored: Stored) -> None:
     snapshot = stored.store.snapshot()
     visits, sums = snapshot.days[A, date(1)].sessions, snapshot.rollups[A, "2024-05"]
@@ -341,4 +371,6 @@ def test_a_file_that_cannot_be_read_is_a_problem_with_the_reason(stored: Stored)
     part = stored.store.snapshot().recent[0]
     (stored.data / part.location).unlink()
     (stored.data / part.location).mkdir()
-    assert f"{part.location} cannot be read (Is a directory)." in check(stored.data).problems
+    (problem,) = check(stored.data).problems
+    assert problem.startswith(f"{part.location} cannot be read (Is a directory). Put it back from")
+    assert "its 2 events" in problem
