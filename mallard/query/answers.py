@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from mallard.chunks import chunks
 from mallard.query.counting import count_groups
 from mallard.query.engine import Session
-from mallard.query.kept import Kept, Pickled
+from mallard.query.kept import Kept, Value
 from mallard.query.period import Period, Slice, dates, micros
 from mallard.query.rolled import file_of, sums_of_files
 from mallard.query.running_sums import RunningSums, folded, read
@@ -171,21 +171,21 @@ class Answers:
     ) -> T:
         """Return what is made of answers; or what was made before, if nothing has changed since.
 
-        make: gets answers that are all of one instant. key: says all that is made of what is known
-        of the days asked about.
+        Nobody may change it. make: gets answers that are all of one instant. key: says all that is
+        made of what is known of the days asked about.
         """
         start_us, end_us = micros(asked.period.start), micros(asked.period.end)
         with self._days(session, asked.site_id, asked.as_of_us) as days:
-            version = days.version(dates(start_us, end_us), self._kept_open)
+            version = self._version(days, start_us, end_us)
             # Instants of an hour that comes twice are equal as they are, but not as numbers.
             of_days = key, asked.site_id, asked.as_of_us, start_us, end_us, version
-            given: Pickled | None = self._given.get(of_days)
+            given: Value | None = self._given.get(of_days)
             if given is not None:
-                return cast(T, given.value())
+                return cast(T, given.value)
             at_once = copy(self)
             at_once._at = days
             made = make(at_once)
-            self._given.keep({of_days: Pickled.of(made)})
+            self._given.keep({of_days: Value.of(made)})
             return made
 
     def sums(self, session: Session, grouping: Grouping, pieces: Sequence[Slice]) -> pa.Table | Sql:
@@ -252,6 +252,19 @@ class Answers:
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
             yield SiteDays(session, self._store, snapshot, tail, site_id, as_of_us)
+
+    def _version(self, days: SiteDays, start_us: int, end_us: int) -> Hashable:
+        """Name all there is of the days that a period touches.
+
+        All panels of a screen ask for it, until something is stored.
+        """
+        key = "days", days.of, days.snapshot.version, days.open_dates, start_us, end_us
+        known: Value | None = self._given.get(key)
+        if known is None:
+            known = Value.of(days.version(dates(start_us, end_us)))
+            self._given.keep({key: known})
+        version, rest = known.value
+        return version, rest and days.open_version(rest, self._kept_open)
 
     def _tables(self, asked: _Asked[Q], pieces: Sequence[Slice]) -> Iterator[pa.Table]:
         days = asked.days

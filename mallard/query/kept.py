@@ -19,6 +19,8 @@ class Sizable(Protocol):
 
 # Of all bytes, what one owner may take: a large question leaves those of the dashboards alone.
 SHARE = 2 / 3
+# What rows of answers take, of what they take as bytes one after the other: 4.3 to 5.1.
+_TIMES_PICKLED = 5
 
 
 class Kept:
@@ -94,23 +96,21 @@ class _Owned:
 
 
 @dataclass(frozen=True, slots=True)
-class Pickled:
-    """A value of few bytes, which are known; who reads it gets one of their own."""
+class Value:
+    """A value of Python's, which all who get it share: nobody may change it."""
 
-    data: bytes
+    value: Any
+    size_bytes: int
 
     @classmethod
-    def of(cls, value: object) -> Pickled:
+    def of(cls, value: object) -> Value:
         """Return what keeps a value."""
-        return cls(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
-
-    def value(self) -> Any:
-        """Return the value again."""
-        return pickle.loads(self.data)  # noqa: S301 - what this process made of its own values
+        pickled = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        return cls(value, _TIMES_PICKLED * len(pickled))
 
     def get_total_buffer_size(self) -> int:
-        """Return the bytes it takes in memory."""
-        return len(self.data)
+        """Return the bytes it takes in memory, about."""
+        return self.size_bytes
 
 
 def _size(table: Sizable) -> int:

@@ -80,6 +80,11 @@ class SiteDays:
         return self.site_id, self._as_of_us
 
     @property
+    def open_dates(self) -> frozenset[str]:
+        """The dates whose numbers may differ from what their parts of level 1 say."""
+        return frozenset(self._open)
+
+    @property
     def snapshot(self) -> Snapshot:
         """The store at this instant."""
         return self._snapshot
@@ -118,13 +123,12 @@ class SiteDays:
         known = self._known(days, kept)
         return known.version if known else (self._snapshot.version, self._tail.last_position)
 
-    def version(self, days: Sequence[str], kept: Kept) -> Hashable:
-        """Name all there is of days: the same name, the same events and visits."""
+    def version(self, days: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+        """Name what there is of the settled ones of days, and return those that are not."""
         settled = [(each, day.version) for each in days if (day := self.day(each))]
-        rest = [each for each in days if self.has_events(each) and not self.day(each)]
+        rest = (each for each in days if self.has_events(each) and not self.day(each))
         # A year's would take more memory than what is kept under its name.
-        digest = sha256(repr(settled).encode()).digest()
-        return digest, tuple(rest), self.open_version(rest, kept) if rest else None
+        return sha256(repr(settled).encode()).digest(), tuple(rest)
 
     def _known(self, days: Sequence[str], kept: Kept) -> OpenDays | None:
         """Return what days have; None if it is too much to keep."""
@@ -213,7 +217,6 @@ class SiteDays:
 
     @cached_property
     def _open(self) -> set[str]:
-        """The dates whose numbers may differ from what their parts of level 1 say."""
         days = {part.date for part in self._snapshot.recent if self.site_id in part.sites}
         affected = (each for rule in self._snapshot.rules for each in rule.affected)
         days |= {day for site_id, day in affected if site_id == self.site_id}

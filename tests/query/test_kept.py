@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pyarrow as pa
 
-from mallard.query.kept import Kept
+from mallard.query.kept import Kept, Value
 
 
 def test_what_is_kept_is_bounded_and_the_least_used_goes_first() -> None:
@@ -52,3 +54,13 @@ def test_what_of_an_owner_went_for_others_counts_no_more() -> None:
         assert kept.get("other") is table
     kept.keep({5: table}, "large")
     assert kept.get(5) is table
+
+
+def test_a_value_takes_about_what_its_rows_take() -> None:
+    rows = [(f"page:/{number}", number, 2 * number) for number in range(1_000)]
+    tracemalloc.start()
+    copied = [(f"page:/{number}", number, 2 * number) for number in range(1_000)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert copied == rows
+    assert taken / 2 < Value.of(rows).get_total_buffer_size() < taken * 2

@@ -1,7 +1,8 @@
 """Reports that are made once: to the same question of the same days the same answer is given again.
 
 Such a report hangs on nothing but its question and what there is of the UTC days that its period
-touches. Questions are hashable and say all that is asked; answers can be pickled.
+touches. Questions are hashable and say all that is asked. Answers can be pickled; who is given one
+shares it with others, and does not change it.
 """
 
 from __future__ import annotations

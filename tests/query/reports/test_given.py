@@ -158,13 +158,6 @@ def test_the_same_again_is_not_asked_of_the_database(
     assert visits(room) == [5] * 7
 
 
-def test_what_is_given_is_a_copy(room: Room) -> None:
-    for _ in range(3):
-        found = asked(room, ask, SUMMARY)
-        assert len(found.rows) == 1
-        found.rows.clear()
-
-
 def test_hours_that_come_twice_are_two(room: Room) -> None:
     new_york = ZoneInfo("America/New_York")
     first = datetime(2024, 11, 3, 1, tzinfo=new_york)
