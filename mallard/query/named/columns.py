@@ -63,8 +63,10 @@ class Column:
 
     def of(self, row: Row) -> Any:
         """Return the row's value; None where it has none."""
+        if not self.path:
+            return row.get(self.name)
         found: Any = row
-        for step in self.path or (self.name,):
+        for step in self.path:
             if isinstance(step, int):
                 found = found[step] if step < len(found) else None
             else:
@@ -94,7 +96,11 @@ def flat(row: Row, of: Sequence[Column]) -> Row:
 
 def cells(row: Row, of: Sequence[Column]) -> list[Any]:
     """Return a row's values as CSV has them; no text is one that a spreadsheet runs."""
-    return [_cell(column.kind, column.of(row)) for column in of]
+    return [
+        value if value is None or convert is None else convert(value)
+        for column in of
+        for value, convert in ((column.of(row), _CELLS.get(column.kind)),)
+    ]
 
 
 def schema(of: Sequence[Column], zone: ZoneInfo) -> pa.Schema:
@@ -113,15 +119,22 @@ def table(rows: Sequence[Row], of: Sequence[Column], zone: ZoneInfo) -> pa.Table
     return pa.Table.from_arrays(arrays, schema=fields)
 
 
-def _cell(kind: Kind, value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        value = " > ".join(value)
-    elif isinstance(value, dict):
-        value = orjson.dumps(value).decode() if value else None
-    is_formula = isinstance(value, str) and value.startswith(tuple(FORMULA_STARTS))
-    return f"'{value}" if is_formula else value
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _json(value: dict[str, Any]) -> str:
+    return orjson.dumps(value).decode()
+
+
+_FORMULA_STARTS = tuple(FORMULA_STARTS)
+_CELLS: dict[Kind, Callable[[Any], Any]] = {
+    Kind.TEXT: _harmless,
+    Kind.FLAG: lambda value: "true" if value else "false",
+    Kind.TEXTS: lambda value: _harmless(" > ".join(value)),
+    Kind.AMOUNTS: lambda value: _json(value) if value else None,
+    Kind.OBJECT: lambda value: _json(value) if value else None,
+}
 
 
 def _typed(column: Column, row: Row, zone: ZoneInfo) -> Any:
@@ -144,5 +157,5 @@ _CONVERTED: dict[Kind, Callable[[Any], Any]] = {
     Kind.AMOUNT: _amount,
     Kind.AMOUNTS: lambda value: [(name, _amount(each)) for name, each in value.items()],
     Kind.DAY: date.fromisoformat,
-    Kind.OBJECT: lambda value: orjson.dumps(value).decode(),
+    Kind.OBJECT: _json,
 }
