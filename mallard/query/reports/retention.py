@@ -6,6 +6,7 @@ once the UTC day is over, so of visitors there is no retention to tell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -18,6 +19,7 @@ from mallard.query.answers import Answers
 from mallard.query.engine import Session
 from mallard.query.period import Bucket, Interval, Period, buckets, micros, midnight
 from mallard.query.reports.chosen import DONE, Choice, chosen
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.sql import Sql
 
 INTERVALS_MAX = 120
@@ -68,25 +70,46 @@ def intervals(period: Period, interval: Interval) -> list[Bucket]:
     return cut
 
 
+@dataclass(frozen=True, slots=True)
+class _Cohorts:
+    """What is counted: people's events since the site's first, by intervals that begin then."""
+
+    choice: Choice
+    starts_us: tuple[int, ...]
+    person: Person
+
+
 def retention(session: Session, answers: Answers, question: RetentionQuestion) -> list[Cohort]:
     """Return a cohort for each interval of the period, also those of nobody.
 
     New is who has no earlier event, of those the filter keeps, in anything that is stored. Raises
     InvalidInput for more than INTERVALS_MAX intervals.
     """
-    choice, person = question.choice, Sql(question.person.value)
+    choice = question.choice
     cut = intervals(choice.period, question.interval)
-    starts = pa.table(
-        {
-            "bucket": pa.array(range(len(cut)), pa.int32()),
-            "start_us": pa.array([micros(each.start) for each in cut], pa.int64()),
-        }
-    )
     # Of what is yet to come nothing is known, and years of it would all be looked for.
     if choice.period.start > question.now:
         return [_cohort(cut, number, {}, question.now) for number in range(len(cut))]
+    starts = tuple(micros(each.start) for each in cut)
+    asked = _Cohorts(_with_history(choice, question.first_day), starts, question.person)
+    counted = _counted(session, answers, asked)
+    return [_cohort(cut, number, counted, question.now) for number in range(len(cut))]
+
+
+@made_once(of_choice)
+def _counted(
+    session: Session, answers: Answers, question: _Cohorts
+) -> Mapping[tuple[int, int], int]:
+    """Return how many people of an interval (by number, from 0) came in a later one, or in it."""
+    person, count = Sql(question.person.value), len(question.starts_us)
+    starts = pa.table(
+        {
+            "bucket": pa.array(range(count), pa.int32()),
+            "start_us": pa.array(question.starts_us, pa.int64()),
+        }
+    )
     taken = session.take(starts)
-    with chosen(session, answers, _with_history(choice, question.first_day)) as found:
+    with chosen(session, answers, question.choice) as found:
         rows = session.rows(
             Sql(f"""
             SELECT cohort, bucket, count(*)
@@ -102,8 +125,7 @@ def retention(session: Session, answers: Answers, question: RetentionQuestion) -
             )
             WHERE cohort >= 0 GROUP BY cohort, bucket""")
         )
-    counted = {(cohort, bucket): count for cohort, bucket, count in rows}
-    return [_cohort(cut, number, counted, question.now) for number in range(len(cut))]
+    return {(cohort, bucket): number for cohort, bucket, number in rows}
 
 
 def _with_history(choice: Choice, first_day: date | None) -> Choice:
@@ -114,7 +136,7 @@ def _with_history(choice: Choice, first_day: date | None) -> Choice:
 
 
 def _cohort(
-    cut: list[Bucket], number: int, counted: dict[tuple[int, int], int], now: datetime
+    cut: list[Bucket], number: int, counted: Mapping[tuple[int, int], int], now: datetime
 ) -> Cohort:
     retained = tuple(
         counted.get((number, later), 0) if cut[later].start <= now else None

@@ -16,6 +16,7 @@ from mallard.query.answers import Answers
 from mallard.query.engine import Session
 from mallard.query.period import Period, micros
 from mallard.query.reports.chosen import ORDER, Choice, chosen
+from mallard.query.reports.given import made_once, of_choice
 from mallard.query.sql import Sql
 
 # Of a visit, in the order they are shown.
@@ -100,6 +101,7 @@ class Sessions:
     total_rows: int
 
 
+@made_once(of_choice)
 def sessions(session: Session, answers: Answers, question: SessionsQuestion) -> Sessions:
     """Return a page of visits, the newest first."""
     start, end = (
