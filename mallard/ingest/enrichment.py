@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 
@@ -106,30 +106,23 @@ class Enricher:
             address = None
         visitors: dict[str, int | None] = {}
         begins: dict[tuple[str, str, bool], bytes] = {}
-        whos: dict[int | None, tuple[str | None, ...]] = {}
-        ends: dict[int | None, bytes] = {}  # of events that say nothing more than a width
+        whos: dict[int | None, bytes] = {}  # the columns from `country_code` to `language`
         lines: list[Line] = []
         pages, cames, join = self._pages, self._cames, b",".join
-        # These come apart in half the time.
-        nameless: Iterable[tuple[Any, ...]] = map(tuple, raws)
-        # fmt: off
-        for (
-            sites, name, url, referrer, width, props, amount, currency,
-            interactive, hash_mode, depth, engaged_ms, _,
-        ) in nameless:
-            # fmt: on
-            is_plain = props is None and amount is None and depth is None and engaged_ms is None
-            end = ends.get(width) if is_plain else None
-            if end is None:
-                who = whos.get(width)
-                if who is None:  # an agent that does not say what it runs on is told by its screen
-                    told = agent.device_type is not None
-                    who = place + (agent if told else describe(user_agent, hints, width))[:5]
-                    whos[width] = who
-                what = (width, sender.language, props, None, None, amount, currency, None)
-                end = _piece(who + what + (engaged_ms, depth, False, False))
-                if is_plain:
-                    ends[width] = end
+        for raw in raws:
+            # Cut first: name by name, or uncut, it takes twice as long.
+            sites, name, url, referrer, width, props, amount, currency = raw[:8]
+            interactive, hash_mode, depth, engaged_ms = raw[8:12]
+            who = whos.get(width)
+            if who is None:  # an agent that does not say what it runs on is told by its screen
+                told = agent.device_type is not None
+                runs_on = (agent if told else describe(user_agent, hints, width))[:5]
+                who = whos[width] = _piece((*place, *runs_on, width, sender.language))
+            what = _NOTHING_MORE
+            if not (props is amount is depth is engaged_ms is None):
+                what = _piece(
+                    (props, None, None, amount, currency, None, engaged_ms, depth, False, False)
+                )
             is_short = len(url) + len(referrer or "") <= CACHED_LENGTH_MAX
             if is_short:
                 page = (self._routes if hash_mode else pages)[url]
@@ -154,7 +147,7 @@ class Enricher:
                     columns, _, referral = _DIRECT
                 if campaign is not NO_CAMPAIGN:
                     columns = (self._attributed if is_short else _attributed)(referral, campaign)
-                lines.append(join((begin, page_columns, columns, tags, end)))
+                lines.append(join((begin, page_columns, columns, tags, who, what)))
         return lines
 
     def _read_referrer(self, referrer: str) -> Came:
@@ -187,6 +180,8 @@ def _begin(
     return _piece((*what, None, None, None, None, None, visitor_id, None, None, None, None))
 
 
+# The columns from `props` on of an event that says nothing of them.
+_NOTHING_MORE = _piece((*[None] * 8, False, False))
 _DIRECT = Came(_piece((DIRECT.url, DIRECT.source, DIRECT.channel)), None, DIRECT)
 
 
