@@ -118,8 +118,9 @@ class Enricher:
                 told = agent.device_type is not None
                 runs_on = (agent if told else describe(user_agent, hints, width))[:5]
                 who = whos[width] = _piece((*place, *runs_on, width, sender.language))
+            is_plain = props is None and amount is None and depth is None and engaged_ms is None
             what = _NOTHING_MORE
-            if not (props is amount is depth is engaged_ms is None):
+            if not is_plain:
                 what = _piece(
                     (props, None, None, amount, currency, None, engaged_ms, depth, False, False)
                 )
