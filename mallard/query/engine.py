@@ -38,11 +38,14 @@ from mallard.errors import Overloaded, QueryTimeout, QueryTooLarge
 from mallard.query.sql import Params, Sql
 
 SPILLED = "tmp/query"  # in the data folder
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+_REPORTS: dict[str, str | bool | int | float | list[str]] = {
     "preserve_insertion_order": "false",
     # What is freed goes back to the system, or a question that spills leaves 100 MiB behind.
     "allocator_flush_threshold": "16MiB",
     "allocator_bulk_deallocation_flush_threshold": "16MiB",
+}
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    **_REPORTS,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -81,6 +84,17 @@ class Session:
         """Return all rows of a query."""
         self._go_on()
         return self._cursor.execute(sql, params.values if params else None).fetchall()
+
+    def page(
+        self, key: Hashable, query: Callable[[], Sql], order: str, limit: int, offset: int
+    ) -> list[tuple[Any, ...]]:
+        """Return so many rows of a query's, put in an order, after so many others.
+
+        key: names the query, for sessions that give one page after the other.
+        """
+        return self.rows(
+            Sql(f"FROM ({query()}) ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}")
+        )
 
     def table(self, sql: Sql, params: Params | None = None) -> pa.Table:
         """Return a query's result as an Arrow table."""
@@ -413,6 +427,13 @@ class Engine:
         if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.InterruptException):
             self._failures += 1
         return error
+
+
+def settle(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
+    """Have another database answer reports as the engine's does, within so much memory."""
+    counted = {"memory_limit": f"{int(memory_bytes * _COUNTED_SHARE)}B"}
+    for name, value in (_REPORTS | counted).items():
+        connection.execute(f"SET {name} = '{value}'")
 
 
 def _hear(answer: asyncio.Future[Any]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from mallard.query.answers import Answers, Count, Q
@@ -62,6 +65,28 @@ def still(
     )
     fresh = tail.all_after(snapshot.watermark, {site_id}).combine_chunks()
     return Still(found, {file.location: source(file) for file in found.files}, fresh)
+
+
+class Paging(Session):
+    """A session that gives one page after the other of the same rows: they are ordered once."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        super().__init__(cursor, itertools.count())
+        self._ordered: dict[Hashable, Sql] = {}
+
+    def page(
+        self, key: Hashable, query: Callable[[], Sql], order: str, limit: int, offset: int
+    ) -> list[tuple[Any, ...]]:
+        """Return so many rows of a query's, put in an order, after so many others."""
+        if key not in self._ordered:
+            number = f"row_number() OVER (ORDER BY {order}) AS place_in_order"
+            self._ordered[key] = self.made(Sql(f"SELECT *, {number} FROM ({query()})"))
+        return self.rows(
+            Sql(f"""
+            SELECT * EXCLUDE (place_in_order) FROM {self._ordered[key]}
+            WHERE place_in_order > {int(offset)} AND place_in_order <= {int(offset + limit)}
+            ORDER BY place_in_order""")
+        )
 
 
 class _Fixed(Tail):

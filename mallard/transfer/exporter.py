@@ -101,7 +101,8 @@ def export_folder(data: Path, wanted: Wanted | Whole, form: Form, sink: Sink) ->
         if isinstance(wanted, Whole):
             # Files stay for half a minute after a server has replaced them.
             of_site = _still(seen, wanted.asking.site.site_id)
-            return write_whole(connection, wanted, of_site, form, sink)
+            memory_bytes = QueryConfig().sql_memory_bytes
+            return write_whole(connection, wanted, of_site, form, sink, memory_bytes)
 
         def queries() -> Iterator[Sql]:
             for piece in pieces(wanted, seen):

@@ -41,13 +41,16 @@ def journeys(asking: Asking) -> Asked:
             "A direction is from a place.", field="direction", rule="with of=page:/pricing"
         )
 
-    def answered(session: Session, answers: Answers, page: Page) -> Found:
-        question = PathsQuestion(choice, steps, page.limit, page.offset)
-        found = paths(session, answers, question)
-        return Found([_path_row(each) for each in found], count=len(found))
+    def of(*, is_whole: bool) -> Asked:
+        def answered(session: Session, answers: Answers, page: Page) -> Found:
+            question = PathsQuestion(choice, steps, page.limit, page.offset, is_whole)
+            found = paths(session, answers, question)
+            return Found([_path_row(each) for each in found], count=len(found))
 
-    told = (Column("path", Kind.TEXTS), *_COUNTS)
-    return Asked(choice.period, told, answered, page, ROWS_MAX)
+        told = (Column("path", Kind.TEXTS), *_COUNTS)
+        return Asked(choice.period, told, answered, page, ROWS_MAX)
+
+    return replace(of(is_whole=False), parts=lambda: (of(is_whole=True),))
 
 
 def _flows(asking: Asking, steps: int) -> Asked:

@@ -17,14 +17,14 @@ import orjson
 import pyarrow.parquet as pq
 
 from mallard.query.answers import Answers
-from mallard.query.engine import Session
+from mallard.query.engine import Session, settle
 from mallard.query.forms import Form, Sink, as_file
 from mallard.query.named.asking import Asked, Asking, Page
 from mallard.query.named.columns import Column, Row, cells, flat, schema, table
 from mallard.query.named.parameters import check_names
 from mallard.query.named.registry import exported
 from mallard.query.sandboxed import Limits
-from mallard.query.still import Still
+from mallard.query.still import Paging, Still
 
 # In a file's name, or in a header; a dimension of properties may hold any character.
 _UNFIT = re.compile("[^A-Za-z0-9._-]")
@@ -63,19 +63,27 @@ class WholeTask:
 
     def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
         """Write the report and return how many rows it has."""
-        rows = write_whole(connection, self.whole, self.still, self.form, output)
+        memory_bytes = self.limits.memory_bytes
+        rows = write_whole(connection, self.whole, self.still, self.form, output, memory_bytes)
         output.flush()
         return {"rows": rows}
 
 
 def write_whole(
-    connection: duckdb.DuckDBPyConnection, whole: Whole, still: Still, form: Form, sink: Sink
+    connection: duckdb.DuckDBPyConnection,
+    whole: Whole,
+    still: Still,
+    form: Form,
+    sink: Sink,
+    memory_bytes: int,
 ) -> int:
-    """Write a report, and return how many rows it has; raises what its answers raise."""
-    # What is put in order is put in order by what is asked.
-    connection.execute("SET preserve_insertion_order = false")
+    """Write a report, and return how many rows it has; raises what its answers raise.
+
+    memory_bytes: what the database may take.
+    """
+    settle(connection, memory_bytes)
     asked = whole.asked()
-    with closing(Session(connection.cursor(), itertools.count())) as session:
+    with closing(Paging(connection.cursor())) as session:
         pages = pages_of(session, still.answers(), asked)
         return write_rows(pages, asked.columns, whole.asking.context.zone, form, sink)
 

@@ -7,7 +7,7 @@ without a path is `page`. Staying at a place, by loading it again, is no step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -58,12 +58,16 @@ class FlowsQuestion:
 
 @dataclass(frozen=True, slots=True)
 class PathsQuestion:
-    """What is asked: the first places of visits, at most so many steps of each."""
+    """What is asked: the first places of visits, at most so many steps of each.
+
+    is_whole: whether all of them are asked for, a page after the other.
+    """
 
     choice: Choice
     steps: int
     limit: int
     offset: int = 0
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +155,16 @@ def paths(
     columns = [f"place_{n}" for n in range(question.steps)]
     by = dict.fromkeys(columns, pa.string())
     every = _begun(columns)
+    if question.is_whole:
+        sums = added(session, answers, question.choice, every, by, _COUNTS)
+        ((of,),) = session.rows(Sql(f"SELECT sum(visits)::BIGINT FROM {sums}"))
+        return _page(session, question, sums, columns, of)
     common = _common(every, columns, most)
     numbers = {**_COUNTS, "hidden": pa.int64()}
     lessen = partial(_lessened, most=2 * most)
     sums = added(session, answers, question.choice, common, by, numbers, lessen)
     days = Sql(f"FROM {sums} WHERE place_0 IS NULL")
     ((of, hidden),) = session.rows(Sql(f"SELECT sum(visits)::BIGINT, sum(hidden)::BIGINT {days}"))
-    ordered = f"visits DESC, {', '.join(f'{name} NULLS FIRST' for name in columns)}"
     if hidden:
         meant = _meant(session, sums, question, hidden)
         if meant is None:
@@ -165,11 +172,20 @@ def paths(
         elif meant:
             some = _those(every, meant)
             sums = added(session, answers, question.choice, some, by, _COUNTS)
-    rows = session.rows(
-        Sql(f"""
-        SELECT {", ".join(columns)}, visits, visitors
-        FROM {sums} WHERE place_0 IS NOT NULL
-        ORDER BY {ordered} LIMIT {int(question.limit)} OFFSET {int(question.offset)}""")
+    return _page(session, question, sums, columns, of)
+
+
+def _page(
+    session: Session, question: PathsQuestion, sums: Sql, columns: Sequence[str], of: int
+) -> list[Path]:
+    rows = session.page(
+        replace(question, limit=0, offset=0),
+        lambda: Sql(
+            f"SELECT {', '.join(columns)}, visits, visitors FROM {sums} WHERE place_0 IS NOT NULL"
+        ),
+        f"visits DESC, {', '.join(f'{name} NULLS FIRST' for name in columns)}",
+        question.limit,
+        question.offset,
     )
     return [
         Path(tuple(each for each in places if each is not None), visits, visitors, of)

@@ -106,7 +106,7 @@ def written(site: Running, what: str, form: Form, given: dict[str, str]) -> byte
     tail = server.tail.view()
     with server.store.reading() as snapshot, duckdb.connect() as connection:
         of_site = still(tail, snapshot, SITE, server.store.source)
-        write_whole(connection, wanted, of_site, form, sink)
+        write_whole(connection, wanted, of_site, form, sink, 128 * 2**20)
     return sink.getvalue()
 
 
