@@ -147,6 +147,10 @@ class Buffer:
             self._group.appends.append(_make_append((lines, received_at, settle)))
             self._group.rows += len(lines)
 
+    def has_room(self, count: int) -> bool:
+        """Tell whether it is worth while to submit so many events; if not, a flush may help."""
+        return self._closed or self._ring.has_room(count)
+
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
 

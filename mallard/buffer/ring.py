@@ -33,6 +33,13 @@ class Ring:
             self._reserved_events += count
             return True
 
+    def has_room(self, count: int) -> bool:
+        """Tell whether events would be taken just now: so many, or a quarter of what fits."""
+        with self._lock:
+            count = min(count, self._capacity_events // 4)
+            fits = self._reserved_events + count <= self._capacity_events
+            return fits and self._bytes < self._capacity_bytes
+
     def cancel(self, count: int) -> None:
         """Give back room for events that were not written after all."""
         with self._lock:

@@ -60,6 +60,9 @@ class Appends(Protocol):
         Raises Overloaded.
         """
 
+    def has_room(self, count: int) -> bool:
+        """Tell whether it is worth while to submit so many events."""
+
 
 class Pipeline:
     """Takes raw events to the log."""
@@ -77,6 +80,10 @@ class Pipeline:
         self._buffer = buffer
         self._clock = clock
         self._telemetry = telemetry
+
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many events would find room just now."""
+        return self._buffer.has_room(count)
 
     async def accept(self, raws: Sequence[RawEvent], sender: Sender, door: Door) -> Outcome:
         """Store what is admitted of a request's events, an event for each of its sites.

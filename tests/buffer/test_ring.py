@@ -26,6 +26,16 @@ def test_room_is_given_up_to_the_bound_in_events_and_not_beyond() -> None:
     assert ring.reserve(2)
 
 
+def test_there_is_room_for_as_many_as_could_be_reserved_but_a_quarter_is_enough() -> None:
+    ring = Ring(100, 1_000)
+    assert ring.reserve(80)
+    assert [ring.has_room(count) for count in (20, 21, 1_000)] == [True, False, False]
+    ring.cancel(5)
+    assert ring.has_room(1_000)
+    ring.publish([(make_frame(1, 75), 1_000)])
+    assert not ring.has_room(1)
+
+
 def test_no_room_is_given_once_the_bound_in_bytes_is_reached() -> None:
     ring = Ring(100, 1_000)
     assert ring.reserve(1)

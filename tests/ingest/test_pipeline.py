@@ -58,6 +58,9 @@ class Buffer:
         assert {event.timestamp for event in self.commits[-1]} == {received_at}
         settle(None)
 
+    def has_room(self, count: int) -> bool:
+        return not self.full
+
 
 class Path:
     """A pipeline with its ends in hand."""

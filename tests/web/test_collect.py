@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from mallard.config import Config, IngestConfig, PrivacyConfig, ProxyConfig, TrackerConfig
+from mallard.config import (
+    BufferConfig,
+    Config,
+    IngestConfig,
+    PrivacyConfig,
+    ProxyConfig,
+    TrackerConfig,
+)
 from mallard.errors import Overloaded
 from mallard.ingest.address import AddressReader
+from mallard.web import collect
 from mallard.web.body import BodyReader
 from mallard.web.collect import PIXEL, Collector
 from tests.web.running import BROWSER, Running, running
@@ -260,6 +268,29 @@ async def test_what_the_buffer_does_not_take_is_503_and_an_image_all_the_same(
     assert answer.json() == {"error": "overloaded", "detail": "No room."}
     image = await mallard.get(PIXEL_PATH)
     assert (image.status_code, image.headers["x-mallard-dropped"]) == (200, "overloaded")
+
+
+async def test_a_batch_waits_for_room_and_is_refused_only_when_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "ROOM_LOOK_SECONDS", 0)
+    batch = json.dumps([EVENT] * 1000)
+    async with running(tmp_path) as mallard:
+
+        async def send() -> int:
+            return (await mallard.client.post("/api/event/batch", content=batch)).status_code
+
+        assert mallard.server.buffer.ring.reserve(BufferConfig().capacity_events - 1000)
+        assert await send() == 202
+        monkeypatch.setattr(collect, "ROOM_LOOKS", 10)
+        assert await send() == 503
+        monkeypatch.setattr(collect, "ROOM_LOOKS", 1_000_000_000)
+        waiting = asyncio.create_task(send())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        mallard.server.flusher.flush()
+        assert await waiting == 202
 
 
 # --- methods and CORS ---
