@@ -339,8 +339,8 @@ class Answers:
         for location, of_file in groupby(rolled, lambda each: each[1].location):
             found = list(of_file)
             pieces = [piece for piece, _ in found]
-            key: Hashable = ("rollup", grouping.by, location, _layout(pieces))
-            table = self._kept.get(key)
+            key: Hashable = ("rollup", grouping.by, grouping.money, location, _layout(pieces))
+            table = _known(self._kept, key, grouping)
             if table is None:
                 missing[key] = found[0][1], pieces
             else:

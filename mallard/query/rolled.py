@@ -13,7 +13,7 @@ from mallard.query.period import Slice
 from mallard.query.rollup import SLICES, has_slice, is_true
 from mallard.query.site_days import SiteDays
 from mallard.query.sql import Sql, literal
-from mallard.query.sums import TOTALS, Addable, Grouping
+from mallard.query.sums import Addable, Grouping
 from mallard.store.part import Derived
 from mallard.store.snapshot import Day
 from mallard.store.store import Readable
@@ -52,7 +52,7 @@ def sums_of_files(
 ) -> Sql:
     """Return a query for the sums of some pieces of each file, with the `number` of the file.
 
-    Buckets are counted from that of its first piece. Besides what is asked for, all quantities.
+    Buckets are counted from that of its first piece.
     """
     listed = ", ".join(literal(store.source(file)) for file, _ in wanted)
     by = grouping.by[0] if grouping.by else Dimension.TOTAL
@@ -68,10 +68,17 @@ def sums_of_files(
     value = "".join(f"value AS {each.column}, " for each in grouping.by)
     dates = [each.date for _, each in found]
     dimensions = ", ".join(map(literal, sorted(set(columns[1]))))
+    # A sum of 64 bits has one of 128.
+    sums = ", ".join(
+        f"sum({each.value})::{'DECIMAL(38, 2)' if pa.types.is_decimal(each.type) else 'BIGINT'} "
+        f"AS {each.value}"
+        for each in grouping.quantities
+    )
     return Sql(f"""
-        SELECT number, bucket, {value} currency, {TOTALS}
+        SELECT number, bucket, {value} currency, {sums}
         FROM read_parquet([{listed}], hive_partitioning = false)
         JOIN {taken} USING (date, dimension)
         WHERE dimension IN ({dimensions}) AND coalesce(value = slice, true)
+            AND currency IS {"NOT" if grouping.money else ""} NULL
             AND date BETWEEN DATE {literal(min(dates))} AND DATE {literal(max(dates))}
         GROUP BY ALL""")

@@ -16,15 +16,7 @@ import pyarrow.compute as pc
 from mallard.query.dimensions import By
 from mallard.query.filters import Filter, is_of_visits
 from mallard.query.metrics import MONEY, Level, Quantity, quantities
-from mallard.query.sql import Sql
 
-TOTALS = Sql(
-    ", ".join(
-        f"sum({each.value})::{'DECIMAL(38, 2)' if pa.types.is_decimal(each.type) else 'BIGINT'} "
-        f"AS {each.value}"
-        for each in Quantity
-    )
-)
 _MANY_ROWS = 50_000
 _SUMS_AT_ONCE = 2
 # What a number of 64 bits can be kept as, and what does not fit any more.
