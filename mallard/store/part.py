@@ -147,9 +147,7 @@ def split_by_date(table: pa.Table) -> list[pa.Table]:
 
 def encode_recent(rows: pa.Table) -> tuple[Part, bytes]:
     """Return a level-0 part and its file's bytes; rows: of one UTC date, at least one."""
-    ordered = rows.sort_by(
-        [("site_id", "ascending"), ("timestamp", "ascending"), ("position", "ascending")]
-    )
+    ordered = _ordered(rows)
     content = to_parquet(ordered)
     summary = Summary()
     summary.add(ordered)
@@ -158,6 +156,20 @@ def encode_recent(rows: pa.Table) -> tuple[Part, bytes]:
     sites = pc.unique(ordered["site_id"]).to_pylist()
     digest = sha256(content).hexdigest()
     return summary.part(location, 0, date, tuple(sites), len(content), digest), content
+
+
+def _ordered(rows: pa.Table) -> pa.Table:
+    """Return rows by site, timestamp and position."""
+    keys = [("site_id", "ascending"), ("timestamp", "ascending"), ("position", "ascending")]
+    order = pc.sort_indices(rows.select([name for name, _ in keys]), keys)
+    # Half of the columns say nothing in any row: they would take a quarter of the time.
+    says = {name: rows[name].null_count < rows.num_rows for name in rows.column_names}
+    taken = rows.select([name for name, does in says.items() if does]).take(order)
+    columns = [
+        taken[name] if does else pa.nulls(rows.num_rows, rows[name].type)
+        for name, does in says.items()
+    ]
+    return pa.table(columns, schema=rows.schema)
 
 
 def to_parquet(table: pa.Table) -> bytes:

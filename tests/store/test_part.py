@@ -4,15 +4,19 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
-from mallard.event import ARROW_SCHEMA, Frame, to_table
+from mallard.event import ARROW_SCHEMA, Event, Frame, to_table
 from mallard.store.part import encode_recent, split_by_date, to_parquet
 from tests.factories import NOON_US, make_event
 from tests.sql import ask
+from tests.strategies import EVENTS
 
 
 def test_rows_are_split_at_midnight_utc_to_the_microsecond() -> None:
@@ -41,6 +45,22 @@ def test_a_part_is_sorted_by_site_and_time_and_says_what_it_holds() -> None:
     assert part.last_loaded_at == 99
     assert part.size_bytes == len(content)
     assert part.digest == sha256(content).hexdigest()
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=8), st.sets(st.sampled_from(Event._fields[8:47])))
+def test_a_part_holds_every_value_of_its_rows_whichever_columns_say_nothing(
+    events: list[Event], silent: set[str]
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(silent)
+    events = [event._replace(**nothing) for event in events]
+    for rows in split_by_date(to_table([Frame(7, 99, 3, events)])):
+        _, content = encode_recent(rows)
+        found = pq.read_table(pa.BufferReader(content))
+        assert found.schema.equals(ARROW_SCHEMA)
+        expected = sorted(
+            rows.to_pylist(), key=lambda row: (row["site_id"], row["timestamp"], row["position"])
+        )
+        assert found.to_pylist() == expected
 
 
 def test_the_same_rows_make_the_same_bytes() -> None:
