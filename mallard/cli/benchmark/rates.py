@@ -120,7 +120,8 @@ def _rate_rows(results: dict[str, list[Result]]) -> Iterator[Row]:
     pairs = Pairs(events, rate["fsync"])
     yield Row(
         f"batches of {BATCH_EVENTS:,}, {BATCH_CONNECTIONS} connections, against single, in events",
-        f"{_rate(events)} : {_rate(rate['fsync'])} ({pairs.spread}){_refused(results['batch'])}",
+        f"{_rate(events)} : {_rate(rate['fsync'])} ({pairs.spread}); client busy "
+        f"{median(result.busy for result in results['batch']):.0%}{_refused(results['batch'])}",
         pairs.ratio,
         Target(10, " x", at_least=True),
     )
