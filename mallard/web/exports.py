@@ -23,6 +23,7 @@ from mallard.query.named.whole import FORMS, Whole
 from mallard.query.pieces import Wanted, What
 from mallard.query.sandbox import Query
 from mallard.transfer.exporter import Exporter, parameters_of, read_wanted
+from mallard.web.leaving import gone_of, while_there
 from mallard.web.parameters import sent
 from mallard.web.reports import Reports
 
@@ -59,7 +60,7 @@ class Exports:
         self._under_way += 1
         try:
             under_way = self._exporter.start(wanted, form)
-            return await _Streamed.begin(self, under_way, wanted, form)
+            return await _Streamed.begin(self, under_way, wanted, form, gone_of(request))
         except BaseException:
             self.done()
             raise
@@ -91,12 +92,17 @@ class _Streamed(StreamingResponse):
         under_way: contextlib.AbstractContextManager[Query],
         wanted: Wanted | Whole,
         form: Form,
+        gone: asyncio.Event | None,
     ) -> _Streamed:
-        """Return a response whose first bytes are there; raises what keeps them from coming."""
+        """Return a response whose first bytes are there; raises what keeps them from coming.
+
+        gone: set when nobody waits for them any more.
+        """
         stack = contextlib.ExitStack()
         query = await asyncio.to_thread(stack.enter_context, under_way)
         try:
-            first = await asyncio.to_thread(query.read)
+            # Of a large report they take long.
+            first = await while_there(gone, asyncio.to_thread(query.read))
             if not first:
                 await asyncio.to_thread(query.finish)
         except BaseException:

@@ -19,6 +19,7 @@ from mallard.errors import InvalidInput, MallardError, QueryTimeout, QueryTooLar
 from mallard.query.forms import Form
 from mallard.query.sandbox import SPILLED, Sandbox
 from mallard.query.tail import Tail, TailView, view_of
+from tests.query.noisy import Noisy
 from tests.stored import A, B, Stored
 
 MIB = 1024 * 1024
@@ -115,6 +116,12 @@ def test_a_process_has_nothing_of_the_servers_environment(
     (waiting,) = psutil.Process().children()
     assert "MALLARD_SECRET" not in waiting.environ()
     assert os.environ["MALLARD_SECRET"]
+
+
+def test_nothing_but_rows_is_among_the_rows(sandbox: Sandbox) -> None:
+    query = sandbox.begin(Noisy, 10)
+    content = b"".join(iter(query.read, b""))
+    assert (content, query.finish()["rows"]) == (b"first\nsecond\n", 2)
 
 
 def test_one_that_waited_too_long_is_replaced(sandbox: Sandbox) -> None:

@@ -1,0 +1,26 @@
+"""Work for a process that is not alone in writing to its standard output."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import duckdb
+
+from mallard.query.sandboxed import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """Answers with two rows, between which a library says something."""
+
+    limits: Limits
+    is_foreign: bool = False
+
+    def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
+        output.write(b"first\n")
+        output.flush()
+        os.write(1, b"\r  0% \xe2\x96\x95")
+        output.write(b"second\n")
+        return {"rows": 2}
