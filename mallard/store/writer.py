@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mallard.errors import StorageError
 from mallard.files import TEMPORARY_SUFFIX, Files
+from mallard.store.dictionaries import arranged
 from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, condensed, derived_options
 from mallard.store.part import Derived, Kind, Part, Summary
 
@@ -85,6 +86,7 @@ class FileWriter:
         self._temporary = folder / f"{secrets.token_hex(4)}.parquet{TEMPORARY_SUFFIX}"
         self._schema = schema
         self._coded_schema = _coded_schema(schema)
+        self._arranged = frozenset[str]()  # the columns whose dictionaries are put in order
         self._waiting: dict[str, list[pa.Array]] = defaultdict(list)  # pieces, by column
         self._waiting_rows = 0
         self._waiting_bytes: Counter[str] = Counter()  # by column
@@ -170,7 +172,7 @@ class FileWriter:
         columns = []
         for field in self._coded_schema:  # one by one, as each needs its memory a second time
             pieces = pa.chunked_array(self._waiting.pop(field.name), field.type)
-            columns.append(_coded(pieces))
+            columns.append(self._coded(field.name, pieces))
         self._waiting_rows = 0
         self._waiting_bytes.clear()
         rows = pa.table(columns, self._coded_schema)
@@ -178,6 +180,20 @@ class FileWriter:
         self._parquet.write_table(rows, row_group_size=self._row_group_rows)
         del rows
         pa.default_memory_pool().release_unused()  # it would keep what it got for the next time
+
+    def _coded(self, name: str, pieces: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return a column with one dictionary; where that would be too large, as it is.
+
+        Arrow writes the first piece's dictionary then, and all other texts as they are.
+        """
+        if not pa.types.is_dictionary(pieces.type):
+            return pieces
+        unified = pieces.unify_dictionaries()
+        if unified.num_chunks and unified.chunk(0).dictionary.nbytes > DICTIONARY_BYTES:
+            return pieces
+        if name not in self._arranged:
+            return unified
+        return pa.chunked_array([arranged(unified.combine_chunks())], pieces.type)
 
     @contextlib.contextmanager
     def _errors(self) -> Any:
@@ -209,18 +225,6 @@ def _rows_at_once(rows: pa.Table) -> int:
     return max(1, rows_max)
 
 
-def _coded(pieces: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column with one dictionary; where that would be too large, as it is.
-
-    Arrow writes the first piece's dictionary then, and all other texts as they are.
-    """
-    if not pa.types.is_dictionary(pieces.type):
-        return pieces
-    unified = pieces.unify_dictionaries()
-    large = unified.num_chunks and unified.chunk(0).dictionary.nbytes > DICTIONARY_BYTES
-    return pieces if large else unified
-
-
 def _pieces(rows: pa.Table) -> Iterator[pa.Array]:
     """Yield the columns of rows, each text once, in memory of their own: they wait for the rest.
 
@@ -248,6 +252,8 @@ class PartWriter(FileWriter):
         super().__init__(files, (data / locate(0, 0)).parent, form)
         self._data = data
         self._level, self._date = level_and_date
+        if self._level:
+            self._arranged = frozenset(form[1]["use_dictionary"])
         self._locate = locate
         self._summary = Summary()
         self._sites: dict[str, None] = {}
