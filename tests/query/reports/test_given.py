@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,10 +21,12 @@ from mallard.jobs.expiry import Expiry
 from mallard.query.answers import Answers
 from mallard.query.dimensions import Dimension
 from mallard.query.engine import Session
-from mallard.query.period import Period, micros
+from mallard.query.period import Interval, Period, micros
 from mallard.query.reports.chosen import Choice
 from mallard.query.reports.journeys import Path as Walk
 from mallard.query.reports.journeys import PathsQuestion, paths
+from mallard.query.reports.retention import Person, RetentionQuestion, retention
+from mallard.query.reports.sessions import SessionsQuestion, sessions
 from mallard.query.reports.table import Metric, Question, Table, ask
 from mallard.query.rules import Condition, Definition
 from mallard.query.tail import Tail
@@ -52,7 +54,8 @@ def room(tmp_path: Path) -> Iterator[Room]:
 def visits(room: Room) -> list[int]:
     """Return how many visits each report that is kept says there are from the 1st to the 5th."""
     (row,) = asked(room, ask, SUMMARY).rows
-    return [*row.metrics, *numbers(room, 1, 5)]
+    told = asked(room, sessions, SessionsQuestion(days(1, 5), 10))
+    return [*row.metrics, told.total_rows, *numbers(room, 1, 5)]
 
 
 def late(room: Room) -> None:
@@ -121,41 +124,57 @@ def expired(room: Room) -> None:
 def test_what_was_given_is_not_given_after_a_change(
     change: Callable[[Room], None], left: int, room: Room
 ) -> None:
-    assert visits(room) == [4] * 7
+    assert visits(room) == [4] * 8
     change(room)
-    assert visits(room) == [left] * 7
+    assert visits(room) == [left] * 8
 
 
 def test_today_is_as_it_is_now_before_and_after_midnight(room: Room) -> None:
     room.hold(visit_of(4, 1))
-    assert visits(room) == [5] * 7
+    assert visits(room) == [5] * 8
     first = room.held.frames
     room.hold(visit_of(4, 2))
     room.held.frames = first + room.held.frames
-    assert visits(room) == [6] * 7
+    assert visits(room) == [6] * 8
     room.flush(visit_of(4, 1) + visit_of(4, 2))
     room.held.frames = ()
-    assert visits(room) == [6] * 7
+    assert visits(room) == [6] * 8
     room.settle(sum_up=True)
-    assert visits(room) == [6] * 7
+    assert visits(room) == [6] * 8
 
 
 def test_days_that_are_taken_back_have_the_answer_they_had(room: Room) -> None:
-    assert visits(room) == [4] * 7
+    assert visits(room) == [4] * 8
     expired(room)
-    assert visits(room) == [2] * 7
+    assert visits(room) == [2] * 8
     keep_days(room, 0)
-    assert visits(room) == [4] * 7
+    assert visits(room) == [4] * 8
 
 
 def test_the_same_again_is_not_asked_of_the_database(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room.hold(visit_of(4, 1))
-    assert visits(room) == [5] * 7
+    assert visits(room) == [5] * 8
     for name in ("rows", "table", "made", "view"):
         monkeypatch.setattr(Session, name, None)
-    assert visits(room) == [5] * 7
+    assert visits(room) == [5] * 8
+
+
+def test_retention_is_counted_again_when_somebody_is_new_and_not_as_time_passes(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def people(second: int) -> int | None:
+        now = datetime(2024, 5, 11, 12, 0, second, tzinfo=UTC)
+        question = RetentionQuestion(days(1, 5), Interval.MONTH, Person.USER, None, now)
+        (cohort,) = asked(room, retention, question)
+        return cohort.retained[0]
+
+    assert people(0) == 0
+    room.hold([make_event(user_id="somebody")])
+    assert people(1) == 1
+    monkeypatch.setattr(Session, "rows", None)
+    assert people(2) == 1
 
 
 def test_hours_that_come_twice_are_two(room: Room) -> None:
