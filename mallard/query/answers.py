@@ -3,7 +3,8 @@
 Three tiers, one meaning: whole settled days without a filter and by at most one dimension are in
 rollups, and so are the totals of their slices in the site's zone; of other settled days the sums
 are kept from the last time, under the day's version; what is left is counted from events and their
-visits, which of an open day are made up when asked.
+visits, which of an open day are made up when asked. What was made of answers is kept beside them,
+under the version of all of its days.
 """
 
 from __future__ import annotations
