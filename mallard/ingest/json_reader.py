@@ -16,6 +16,7 @@ import orjson
 from mallard.errors import InvalidInput
 
 DEPTH_MAX = 16  # an event is one level, its props a second; nobody reads the sixteenth
+MANY_BYTES = 4_096  # in which there are many brackets, mostly: to count them is time lost
 _ONE_KIND = bytes.maketrans(b"[]", b"{}")
 _NO_STRUCTURE = bytes({*range(256)} - {*b'{}[]"'})
 
@@ -29,7 +30,7 @@ def read_json(text: bytes) -> Any:
     # The parser keeps the last of two equal keys without a word, and asking Python's own for
     # pairs takes ten times as long. A text that is written again just so lost none: most clients
     # send the shortest form.
-    few = text.count(b"{") + text.count(b"[") <= DEPTH_MAX
+    few = len(text) < MANY_BYTES and text.count(b"{") + text.count(b"[") <= DEPTH_MAX
     if (few or _is_shallow(text)) and orjson.dumps(value) == text:
         return value
     # Else: each string has two quotes in the text, and as long as there are as many as the value's
