@@ -106,6 +106,8 @@ class Result:
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return them as tuples."""
+        if not self.columns:  # of a statement that gives no rows
+            return []
         with duckdb.connect() as connection:
             return connection.from_arrow(self._table).fetchall()
 
@@ -117,6 +119,8 @@ class Result:
         return int(self._table.num_rows)
 
     def __repr__(self) -> str:
+        if not self.columns:
+            return "nothing"
         with duckdb.connect() as connection:
             return str(connection.from_arrow(self._table))
 

@@ -31,6 +31,8 @@ def test_each_query_sees_what_is_stored_then(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match="no_such"):
             book.sql("SELECT no_such FROM events")
         assert book.sql("SELECT 1").fetchone() == (1,)
+        nothing = book.sql("")
+        assert (nothing.fetchall(), nothing.fetchone(), repr(nothing)) == ([], None, "nothing")
     stored.close()
 
 

@@ -37,8 +37,9 @@ def money(currency: str, amount: Decimal) -> dict[str, Any]:
     """Return an amount as Plausible's API has it: a number, a short and a long text."""
     from babel.numbers import format_compact_currency, format_currency  # noqa: PLC0415 - see above
 
+    amount = round(amount, 2)  # a mean has more digits, and the short text would show them all
     return {
-        "value": float(round(amount, 2)),
+        "value": float(amount),
         "currency": currency,
         "short": format_compact_currency(amount, currency, locale="en", fraction_digits=1),
         "long": format_currency(amount, currency, locale="en"),

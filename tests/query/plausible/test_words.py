@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from mallard.errors import InvalidInput
-from mallard.query.plausible.words import countries_named, countries_that_match, country
+from mallard.query.plausible.words import countries_named, countries_that_match, country, money
 
 
 def test_a_country_is_found_by_the_name_it_is_shown_with() -> None:
@@ -29,3 +31,9 @@ def test_countries_by_an_expression() -> None:
     assert countries_that_match(["^esto"], case_sensitive=False) == ("EE",)
     with pytest.raises(InvalidInput, match="no regular expression"):
         countries_that_match(["("])
+
+
+def test_a_mean_is_shown_to_the_cent_in_short_too() -> None:
+    told = money("USD", Decimal(250) / 3)
+    assert told == {"value": 83.33, "currency": "USD", "short": "$83.33", "long": "$83.33"}
+    assert money("USD", Decimal(1_000_000) / 3)["short"] == "$333.3K"
