@@ -77,7 +77,10 @@ def serve(config: Path | None, data: str | None, host: str | None, port: str | N
 )
 @click.option(
     "--as-of",
-    type=click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"]),
+    # As people write it, and as `loaded_at` is shown.
+    type=click.DateTime(
+        ["%Y-%m-%d", *(f"%Y-%m-%d{sign}%H:%M:%S{more}" for sign in "T " for more in ("", ".%f"))]
+    ),
     metavar="TIME",
     help="See what was stored at this time, UTC, such as 2026-11-21T12:00:00.",
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_what_the_system_refuses_is_said_without_a_traceback(
     assert exit_code(monkeypatch, "verify", "--data", str(tmp_path)) == 3
     said = capsys.readouterr().err
     assert said == f"mallard: [Errno 20] Not a directory: '{tmp_path}/wal/x'\n"
+
+
+@pytest.mark.parametrize(
+    "instant", ["2026-11-21", "2026-11-21T12:00:00", "2026-11-21 12:00:00.018000"]
+)
+def test_an_instant_is_taken_as_people_write_it_and_as_loaded_at_is_shown(
+    instant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[object] = []
+    monkeypatch.setattr("mallard.cli.shell.shell", lambda *told: found.append(told[-1]))
+    assert exit_code(monkeypatch, "shell", "--data", str(tmp_path), "--as-of", instant) == 0
+    assert found == [datetime.fromisoformat(instant).replace(tzinfo=UTC)]
