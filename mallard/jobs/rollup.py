@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pyarrow as pa
 
+from mallard.chunks import chunks
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import StorageError
@@ -195,21 +196,14 @@ class Rollups:
 
     def _groups(self, snapshot: Snapshot, due: Iterable[Work]) -> Iterator[list[Work]]:
         """Divide what is due into what is made at once and goes live at once."""
-        group: list[Work] = []
-        rows = 0
+        weighed: list[tuple[Work, int]] = []
         for work in due:
-            if work.key in self._problems:
-                if self._retry_at[work.key] <= self._clock.monotonic():
-                    yield [work]
-                continue
-            more = sum(_rows_of(snapshot, work.site_id, date) for date in work.made)
-            if group and rows + more > ROWS_AT_ONCE:
-                yield group
-                group, rows = [], 0
-            group.append(work)
-            rows += more
-        if group:
-            yield group
+            if work.key not in self._problems:
+                rows = sum(_rows_of(snapshot, (work.site_id, date)) for date in work.made)
+                weighed.append((work, rows))
+            elif self._retry_at[work.key] <= self._clock.monotonic():
+                yield [work]
+        yield from chunks(weighed, ROWS_AT_ONCE)
 
     def _try(self, snapshot: Snapshot, cut: Cut, works: list[Work]) -> list[Derived]:
         gone = [
@@ -281,11 +275,12 @@ def _write(
             written += made
             visits |= {(file.site_id, date): file for file in made for date in file.sources}
         days = [(work.site_id, date) for work in works for date in work.made]
-        small = [each for each in days if _rows_of(snapshot, *each) <= SMALL_DAY_ROWS]
-        large = [each for each in days if _rows_of(snapshot, *each) > SMALL_DAY_ROWS]
-        for some in _chunks(snapshot, large, ROWS_AT_ONCE):
+        weighed = [(each, _rows_of(snapshot, each)) for each in days]
+        small = [(each, rows) for each, rows in weighed if rows <= SMALL_DAY_ROWS]
+        large = [(each, rows) for each, rows in weighed if rows > SMALL_DAY_ROWS]
+        for some in chunks(large, ROWS_AT_ONCE):
             _sum_up(connection, snapshot, cut, some, _queries(store, snapshot, visits, some))
-        for some in _chunks(snapshot, small, ROWS_KEPT):
+        for some in chunks(small, ROWS_KEPT):
             queries = _queries(store, snapshot, visits, some)
             _sum_up(connection, snapshot, cut, some, _kept(connection, *queries))
         for work in works:
@@ -325,7 +320,7 @@ def _sum_up(
     queries: tuple[Sql, Sql],
 ) -> None:
     """Add the sums of some days to what is being made; queries: for their events and visits."""
-    turns = -(-sum(_rows_of(snapshot, *each) for each in some) // ROWS_AT_ONCE)
+    turns = -(-sum(_rows_of(snapshot, each) for each in some) // ROWS_AT_ONCE)
     slices = [(site_id, piece) for site_id, date in some for piece in cut(site_id, date)]
     make_rollup(connection, _TABLE, *queries, slices, turns)
 
@@ -354,23 +349,8 @@ def _write_month(
         return writer.finish_derived()
 
 
-def _chunks(snapshot: Snapshot, days: Iterable[SiteDay], rows_max: int) -> Iterator[list[SiteDay]]:
-    """Divide days into what fits into memory; a large day is one for itself."""
-    chunk: list[SiteDay] = []
-    rows = 0
-    for each in days:
-        more = _rows_of(snapshot, *each)
-        if chunk and rows + more > rows_max:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(each)
-        rows += more
-    if chunk:
-        yield chunk
-
-
-def _rows_of(snapshot: Snapshot, site_id: str, date: str) -> int:
-    return sum(part.rows for part in snapshot.days[site_id, date].parts)
+def _rows_of(snapshot: Snapshot, day: SiteDay) -> int:
+    return sum(part.rows for part in snapshot.days[day].parts)
 
 
 def _has_visits(day: Day) -> bool:
