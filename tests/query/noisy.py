@@ -1,4 +1,4 @@
-"""Work for a process that is not alone in writing to its standard output."""
+"""Work for processes in which something goes wrong."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ class Noisy:
         os.write(1, b"\r  0% \xe2\x96\x95")
         output.write(b"second\n")
         return {"rows": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Stands for `WholeTask`, and fails after a megabyte."""
+
+    whole: object
+    still: object
+    form: object
+    limits: Limits
+    is_foreign: bool = False
+
+    def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
+        output.write(b"x" * 2**20)
+        raise RuntimeError("the disk is gone")

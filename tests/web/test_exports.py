@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mallard.query.pieces import WHO
+from mallard.transfer import exporter
+from tests.query.noisy import Failing
 from tests.web import test_reports
-from tests.web.running import Running
+from tests.web.running import Running, started
+from tests.web.test_direct import listening
 from tests.web.test_reports import site
 from tests.web.test_sql import key
 from tests.web.test_stats import get
@@ -94,6 +98,23 @@ async def test_there_is_room_for_the_next_after_one_that_failed(site: Running) -
         found = await sent(site, "time:hour", **{"from": "2020-01-01", "to": "2024-01-01"})
         assert found.status_code == 400
     assert (await sent(site, "summary")).status_code == 200
+
+
+async def test_one_that_fails_midway_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exporter, "WholeTask", Failing)
+    with started(tmp_path) as (_, app):
+        async with listening(app) as port, httpx.AsyncClient() as client:
+            url = f"http://127.0.0.1:{port}/api/export?site_id={SITE}&what=page"
+            async with client.stream("GET", url) as answer:
+                assert answer.status_code == 200
+                received = 0
+                with pytest.raises(httpx.RemoteProtocolError):
+                    async for some in answer.aiter_raw():
+                        received += len(some)
+            assert received == 2**20
+    assert "the disk is gone" not in caplog.text
 
 
 async def test_the_head_of_an_export_starts_none(site: Running) -> None:
