@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections import deque
 
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
@@ -71,19 +71,26 @@ class Flusher:
         """Publish what the buffer holds now and return how many events; raises StorageError."""
         flushed = 0
         with self._one_at_a_time:
-            tail, watermark = self._buffer.tail(), self._store.snapshot().watermark
-            if tail and tail[0].last_position <= watermark:
+            left, watermark = deque(self._buffer.tail()), self._store.snapshot().watermark
+            if left and left[0].last_position <= watermark:
                 self._buffer.release(watermark)  # a commit that seemed to fail had happened
-            left = [frame for frame in tail if frame.last_position > watermark]
-            for frames in _slices(left, SLICE_EVENTS):
-                started = self._clock.monotonic()
-                table = to_table(frames)
-                watermark = frames[-1].last_position
-                self._store.publish(table, watermark)
-                self._buffer.release(watermark)
-                self._telemetry.flush_seconds.observe(self._clock.monotonic() - started)
-                flushed += table.num_rows
+            while left and left[0].last_position <= watermark:
+                left.popleft()
+            # Taken out, and so let go of with the ring's: others fill their room meanwhile.
+            while frames := _taken(left, SLICE_EVENTS):
+                flushed += self._publish(frames)
         return flushed
+
+    def _publish(self, frames: list[Frame]) -> int:
+        """Make a part of frames, and return how many events it has."""
+        started = self._clock.monotonic()
+        table = to_table(frames)
+        watermark = frames[-1].last_position
+        self._store.publish(table, watermark)
+        self._buffer.release(watermark)
+        self._telemetry.flush_seconds.observe(self._clock.monotonic() - started)
+        rows: int = table.num_rows
+        return rows
 
     def _run(self) -> None:
         while not self._stopping:
@@ -108,15 +115,11 @@ class Flusher:
             self._failure = None
 
 
-def _slices(frames: list[Frame], most: int) -> Iterator[list[Frame]]:
-    """Cut frames into runs of at most so many events; a frame is never cut."""
-    run: list[Frame] = []
+def _taken(frames: deque[Frame], most: int) -> list[Frame]:
+    """Take the first frames, of at most so many events together; a frame is never cut."""
+    taken: list[Frame] = []
     events = 0
-    for frame in frames:
-        if run and events + frame.rows > most:
-            yield run
-            run, events = [], 0
-        run.append(frame)
-        events += frame.rows
-    if run:
-        yield run
+    while frames and (not taken or events + frames[0].rows <= most):
+        events += frames[0].rows
+        taken.append(frames.popleft())
+    return taken

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mallard.errors import StorageError
+from mallard.event import Frame
 from mallard.jobs import flush as flush_module
 from mallard.query.events import open_folder
 from tests.factories import make_event
@@ -64,6 +66,26 @@ def test_a_flush_is_cut_into_slices_and_never_within_a_frame(
         rooms.append(*[make_event()] * count)
     assert rooms.flusher.flush() == 19
     assert [part.rows for part in rooms.store.snapshot().parts] == [4, 2, 7, 5, 1]
+
+
+def test_what_is_in_parts_is_let_go_of_before_the_rest_is_flushed(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flush_module, "SLICE_EVENTS", 2)
+    rooms = build()
+    for count in (2, 2, 2):
+        rooms.append(*[make_event(event_name="held")] * count)
+    publish = rooms.store.publish
+    held: list[int] = []
+
+    def counted(events: pa.Table, watermark: int) -> None:
+        frames = [each for each in gc.get_objects() if type(each) is Frame]
+        held.append(sum(b'"held"' in frame.payload for frame in frames))
+        publish(events, watermark)
+
+    monkeypatch.setattr(rooms.store, "publish", counted)
+    assert rooms.flusher.flush() == 6
+    assert held == [3, 2, 1]
 
 
 def test_enough_events_wake_the_flusher(build: Build) -> None:
