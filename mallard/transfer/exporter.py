@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from mallard.config import QueryConfig
-from mallard.errors import CorruptData
+from mallard.errors import CorruptData, QueryTooLarge, StorageError
 from mallard.query.confined import show_reading
 from mallard.query.events import Folder, read_folder
 from mallard.query.forms import Form, Sink, write
@@ -94,7 +94,8 @@ class Exporter:
 def export_folder(data: Path, wanted: Wanted | Whole, form: Form, sink: Sink) -> int:
     """Write what is wanted of a data folder, also while a server runs on it; return its rows.
 
-    Raises StorageError for what is no data folder, CorruptData when not all of it can be read.
+    Raises StorageError for what is no data folder and for files that go meanwhile, CorruptData when
+    not all of it can be read, QueryTooLarge, and what a report's answers raise.
     """
     seen = _look(data)
     with _connect(data) as connection:
@@ -147,5 +148,14 @@ def _connect(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with connect(limits_of(QueryConfig(), spill, math.inf)) as connection:
             yield connection
+    except duckdb.OutOfMemoryException as error:
+        raise QueryTooLarge(
+            "The export needs more memory and disk than it may take; ask for less."
+        ) from error
+    except duckdb.IOException as error:
+        raise StorageError(
+            f"A file of {data} cannot be read. A server puts others in the place of its files: ask "
+            "it for the export, for which it keeps them, or export again."
+        ) from error
     finally:
         shutil.rmtree(spill, ignore_errors=True)

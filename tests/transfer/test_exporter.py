@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mallard.errors import QueryTooLarge, StorageError
 from mallard.jobs import database
 from mallard.query import pieces as cutting
 from mallard.query.forms import Form
@@ -90,6 +91,17 @@ def test_what_is_spilled_is_bounded_and_goes(stored: Stored) -> None:
         assert most == "2.0 GiB"
         assert list((stored.data / SPILLED).iterdir()) != []
     assert list((stored.data / SPILLED).iterdir()) == []
+
+
+def test_what_goes_wrong_is_said_in_words(stored: Stored) -> None:
+    with (
+        pytest.raises(StorageError, match="puts others in the place"),
+        exporter._connect(stored.data) as connection,
+    ):
+        connection.sql("FROM read_parquet('nowhere.parquet')")
+    with pytest.raises(QueryTooLarge), exporter._connect(stored.data) as connection:
+        connection.execute("SET memory_limit = '1MB'; SET max_temp_directory_size = '0B'")
+        connection.sql("SELECT list(range) FROM range(10_000_000)").fetchall()
 
 
 def test_a_folder_that_may_only_be_read_is_exported(
