@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import duckdb
 
-from mallard.cli.polite import take_what_is_left
+from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
 from mallard.query.events import add_macros, show_folder
 from mallard.query.macros import EXAMPLES
@@ -52,7 +52,7 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None = None)
     form: "table" or "csv". as_of: an instant, to see what was stored then. Raises StorageError
     for what is no data folder, InvalidInput for wrong SQL.
     """
-    take_what_is_left()
+    give_way()
     connection = duckdb.connect()
     add_macros(connection)
     as_of_us = None if as_of is None else micros(as_of)

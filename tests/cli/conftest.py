@@ -26,21 +26,6 @@ def asked_to_be_nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-@pytest.fixture(autouse=True)
-def asked_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The processes of which `os.sched_setscheduler` was asked that they take what is left."""
-    asked: list[int] = []
-
-    def ask(process: int, policy: int, parameters: object) -> None:
-        assert policy == os.SCHED_IDLE
-        asked.append(process)
-
-    monkeypatch.setattr(os, "SCHED_IDLE", 5, raising=False)
-    monkeypatch.setattr(os, "sched_param", int, raising=False)
-    monkeypatch.setattr(os, "sched_setscheduler", ask, raising=False)
-    return asked
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     config, files, clock, telemetry = BufferConfig(), Files(), Clock(), Telemetry()
