@@ -39,6 +39,7 @@ WHAT = [
     "tracker with pageviews",
     *_SIZES,
     *_SIZES,
+    *_SIZES,
     "flush of 1,000 events beside 20 site-days against 2",
     "start with 20 parts",
 ]
@@ -46,6 +47,7 @@ WHAT = [
 
 def test_a_short_run_measures_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_rows, "DAY_EVENTS", 5_000)
+    monkeypatch.setattr(store_rows, "MIDDLE_DAY_EVENTS", 5_500)
     monkeypatch.setattr(store_rows, "LARGE_DAY_EVENTS", 6_000)
     setting = Setting(tmp_path, processes.Cores(), seconds=0.2, rounds=1)
     rows = bench.measure(setting, events=1500, site_days=20, say=lambda what: None)

@@ -39,12 +39,26 @@ def test_a_filter_on_name_hour_or_path_skips_most_of_a_large_site_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A large day in small: what is a million events is twenty thousand here.
-    for name in ("_ALONE_ROWS", "_THIRDS_ROWS", "_PATHS_ROWS", "_STRETCH_ROWS", "_SAMPLED"):
+    large = ("_ALONE_ROWS", "_THIRDS_ROWS", "_HALVES_ROWS", "_PATHS_ROWS")
+    for name in (*large, "_STRETCH_ROWS", "_SAMPLED"):
         monkeypatch.setattr(pieces, name, getattr(pieces, name) // 50)
     shares = shares_read(part_of(20_000, tmp_path))
     assert shares["name"] < 0.15
     assert shares["hour"] < 0.5
     assert shares["path"] < 0.45
+
+
+def test_a_filter_on_name_hour_or_path_skips_most_of_a_site_day_half_as_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_ALONE_ROWS", "_THIRDS_ROWS", "_HALVES_ROWS", "_STRETCH_ROWS", "_SAMPLED"):
+        monkeypatch.setattr(pieces, name, getattr(pieces, name) // 50)
+    part = part_of(11_000, tmp_path)
+    shares = shares_read(part)
+    assert shares["name"] < 0.15
+    assert shares["hour"] < 0.5
+    assert shares["path"] < 0.5
+    assert pq.read_metadata(part).num_row_groups == 9
 
 
 def test_a_filter_on_name_or_hour_skips_most_of_a_site_day_of_less(

@@ -27,6 +27,7 @@ from mallard.store.local import LocalStore
 
 DAY = date(2026, 3, 2)
 DAY_EVENTS = 200_000
+MIDDLE_DAY_EVENTS = 500_000  # the fewest that are cut by path too
 LARGE_DAY_EVENTS = 1_000_000  # whose row groups have the size that large parts have
 OTHERS_BETWEEN = 9  # a tenth of a server's events: positions then have gaps, which cost
 SLICE_EVENTS = 10_000  # of one flush
@@ -38,9 +39,10 @@ COLUMN_SHOWN = 0.2  # bytes an event
 
 
 def sizes(setting: Setting) -> list[Row]:
-    """Return the rows of a site-day, and of a large one, compacted."""
+    """Return the rows of a site-day and of larger ones, compacted."""
     return [
         *_sizes(setting.folder / "site-day", DAY_EVENTS),
+        *_sizes(setting.folder / "middle-site-day", MIDDLE_DAY_EVENTS),
         *_sizes(setting.folder / "large-site-day", LARGE_DAY_EVENTS),
     ]
 
