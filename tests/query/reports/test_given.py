@@ -201,7 +201,7 @@ def test_as_of_an_instant_the_answer_stays(room: Room) -> None:
         assert row.metrics == (left,)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(phases=PHASES, choice=CHOICES, period=PERIODS)
 def test_answers_are_those_of_one_that_keeps_nothing(
     phases: tuple[list[Event], ...], choice: Choice, period: Period
