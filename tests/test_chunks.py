@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,5 +19,5 @@ def test_nothing_is_lost_and_no_two_lists_could_be_one(weights: list[int], most:
     found = list(chunks([(weight, weight) for weight in weights], most))
     assert [each for chunk in found for each in chunk] == weights
     assert all(len(chunk) == 1 or sum(chunk) <= most for chunk in found)
-    for chunk, following in zip(found, found[1:], strict=False):
+    for chunk, following in itertools.pairwise(found):
         assert sum(chunk) + following[0] > most
