@@ -26,11 +26,10 @@ from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Manifest, settle
 from mallard.store.part import Derived, Part
-from mallard.store.reader import DATABASE, LocalReader
+from mallard.store.reader import DATABASE, NEW_DATABASE, LocalReader
 from mallard.store.snapshot import Snapshot
 
 WAL = "wal"
-NEW_DATABASE = f"{DATABASE}{TEMPORARY_SUFFIX}"
 # What a first backup that did not end may have left in a folder.
 _BEGUN = {"lock", WAL, NEW_DATABASE, f"{NEW_DATABASE}-journal", *partition.FOLDERS}
 # How often files may vanish, because they were compacted meanwhile, before we give up.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from mallard.buffer.wal import LogReport, read_log
+from mallard.buffer.wal import LogReport, first_logged, read_log
 from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
@@ -23,7 +23,7 @@ from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
 from mallard.store.part import Derived, Part
-from mallard.store.reader import DATABASE, LocalReader
+from mallard.store.reader import DATABASE, NEW_DATABASE, LocalReader
 from mallard.store.snapshot import SiteDay, Snapshot
 
 # How often files may vanish, because they were compacted meanwhile, before we give up.
@@ -75,12 +75,15 @@ def verify(
         for frame in read_log(data / "wal", files, watermark, report):
             last = frame.last_position
         # Before the manifest, or what is flushed meanwhile would seem to be in neither.
-        there = list(Folder(data, files).locations())
+        folder, begins = Folder(data, files), first_logged(data, files)
+        there = list(folder.locations())
         snapshot = _check_files(data, files, store, findings, told)
         history = _history(store, snapshot)
         known = store.manifest.known()
         retired = store.manifest.retired()
         known |= {partition.retired(each.file.location) for each in retired}
+        # Of this moment's snapshot: what the other names may have been compacted meanwhile.
+        only = set(folder.only_here(store.snapshot(), known, begins)).intersection(there)
         if damage := store.manifest.damage():
             findings.problems.append(
                 f"{DATABASE} is damaged ({damage.splitlines()[-1]}). Restore it from a backup."
@@ -99,10 +102,15 @@ def verify(
             f"Put the file back from a backup and start the server, which takes it in again."
         )
     _count(snapshot, history, findings)
+    if only and NEW_DATABASE not in files.names(data):
+        findings.problems.append(
+            f"{len(only)} files, such as {min(only)}, hold events that are nowhere else, and "
+            f"{DATABASE} does not know them: `mallard doctor` says what to do."
+        )
     findings.notes += [
         f"{location} is not in the manifest; the next start removes it"
         for location in there
-        if location not in known and (data / location).exists()
+        if location not in known | only and (data / location).exists()
     ]
     return findings
 

@@ -6,12 +6,13 @@ import contextlib
 from pathlib import Path
 
 from mallard.errors import StorageError
-from mallard.files import Files
+from mallard.files import TEMPORARY_SUFFIX, Files
 from mallard.store.manifest import Manifest
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Snapshot
 
 DATABASE = "mallard.db"
+NEW_DATABASE = f"{DATABASE}{TEMPORARY_SUFFIX}"  # of a copy that is being made, or did not end
 
 
 class LocalReader:

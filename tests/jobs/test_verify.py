@@ -23,6 +23,7 @@ from mallard.jobs.verify import Findings, verify
 from mallard.query.sessions import annotated
 from mallard.query.sql import Sql
 from mallard.store.part import Derived, Part
+from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Change
 from tests.factories import make_event
 from tests.rooms import Rooms
@@ -169,6 +170,24 @@ def test_a_server_may_run_and_flush_meanwhile(
     assert findings.problems == []
     assert (findings.part_rows, findings.log_events) == (3, 0)
     rooms.close()
+
+
+def test_files_of_a_newer_manifest_than_the_one_that_is_there_are_a_problem_but_in_a_backup(
+    stored: Stored,
+) -> None:
+    older = stored.data / "mallard.db.tmp"
+    with LocalReader(stored.data, Files()) as reader:
+        reader.copy_manifest(older)
+    stored.flush(10, A)
+    newer = stored.store.snapshot().recent[-1]
+    stored.close()
+    content = older.read_bytes()
+    (stored.data / "mallard.db").write_bytes(content)
+    found = check(stored.data)  # as a backup is that did not end
+    assert (found.problems, found.notes) == ([], [])
+    older.unlink()
+    (problem,) = check(stored.data).problems
+    assert problem.startswith(f"1 files, such as {newer.location}, hold events that are nowhere")
 
 
 # --- contents, visits and sums ---
