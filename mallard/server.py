@@ -12,7 +12,7 @@ from mallard.buffer.wal import LogReport, first_logged
 from mallard.clock import Clock
 from mallard.config import Config
 from mallard.control import Control
-from mallard.errors import CorruptData
+from mallard.errors import StorageError
 from mallard.files import Files, FolderLock
 from mallard.ingest.admission import Admission
 from mallard.ingest.bots import Bots
@@ -227,7 +227,7 @@ class Server:
         try:
             self.newest_part.read()
             store = "ok"
-        except CorruptData as error:
+        except StorageError as error:
             store = str(error)
         checks = {
             "log": self.buffer.failure or "ok",

@@ -104,7 +104,8 @@ class Compactor:
         size_bytes, rows = sum(part.size_bytes for part in parts), sum(part.rows for part in parts)
         room_bytes = self._room_bytes()
         if room_bytes < 2 * size_bytes:
-            return f"it needs {2 * size_bytes} bytes of room on the disk, and {room_bytes} are free"
+            free = max(0, room_bytes)
+            return f"it needs {2 * size_bytes} bytes of room on the disk, and {free} are free"
         with self._store.reading():
             for part in parts:
                 self._store.check(part)

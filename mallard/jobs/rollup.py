@@ -241,7 +241,9 @@ class Rollups:
         parts = [part for day in days.values() for part in day.parts]
         room_bytes, needed = self._room_bytes(), sum(part.size_bytes for part in parts)
         if room_bytes < needed:
-            raise StorageError(f"it needs {needed} bytes on the disk, and {room_bytes} are free")
+            raise StorageError(
+                f"it needs {needed} bytes on the disk, and {max(0, room_bytes)} are free"
+            )
         for part in parts:
             self._store.check(part)
         with connect(self._config, self._data, room_bytes - needed) as connection:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
-from mallard.config import Config, ServerConfig
+from mallard.config import BufferConfig, Config, ServerConfig
 from mallard.errors import StorageError
+from mallard.event import Frame, to_table
 from mallard.server import Server
 from mallard.web.app import create_app
+from tests.factories import make_event
 from tests.web.running import VISITOR_ADDRESS, Running
 
 BODY = '{"d":"example.com","n":"x","u":"https://example.com/?token=secret"}'
@@ -95,6 +97,33 @@ async def test_the_lifespan_starts_and_stops_the_server(tmp_path: Path) -> None:
     with_lock = Server(Config(server=ServerConfig(data=tmp_path / "data")))
     with_lock.start()
     with_lock.stop()
+
+
+def test_a_damaged_newest_file_is_told_once_and_then_noted_and_a_full_disk_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(
+        Config(server=ServerConfig(data=tmp_path / "data"), buffer=BufferConfig(free_bytes_min=0))
+    )
+    server.start()
+    for position in (1, 2):
+        table = to_table([Frame(position, position, server.store.node, (make_event(),))])
+        server.store.publish(table, position)
+    newest = server.store.snapshot().recent[-1]
+    path = server.data / newest.location
+    path.write_bytes(path.read_bytes()[:-4] + b"none")
+
+    def full(*_: object) -> None:
+        raise StorageError("The manifest could not be written.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(server.store, "check", full)
+        assert server.health().checks["store"] == "The manifest could not be written."
+    told, noted = server.health(), server.health()
+    assert (told.ready, noted.ready) == (False, True)
+    assert newest.location in told.checks["store"]
+    assert [newest.location in note for note in noted.notes] == [True]
+    server.stop()
 
 
 async def test_the_first_page_shows_a_snippet_for_this_server(mallard: Running) -> None:
