@@ -13,7 +13,7 @@ path reads.
     by the start of the visit alone     14.34  35, 85, 100   14.49  22, 51, 100   14.66  15, 40, 100
     like together, own names apart      14.07  10, 58, 100   13.82  10, 39, 100   13.73  10, 30, 100
     that, and thirds of the day         14.37  10, 43, 100
-    and halves by path, own in thirds   15.92  10, 43,  48   14.91  10, 43,  49   14.85  10, 30,  48
+    and halves by path, own in thirds   15.92  10, 43,  48   14.91  10, 43,  49   14.86  10, 30,  48
     or thirds by path, own in one       16.27  10, 43,  40   15.20  10, 43,  40   14.79  10, 45,  40
 
 So 15 bytes do not pay for paths on a day of less than half a million. What was tried at 200,000:
