@@ -5,7 +5,7 @@ says; every reader of Parquet knows that from files whose rows were filtered.
 
 Parquet packs each row's number into as many bits as the largest takes, and zstd finds repetition in
 whole bytes. So the texts that are said most come first, and a dictionary that needs 3, 5 to 7, or
-11 bits gets some more texts, so that two numbers fill one byte, one or three. Of texts that are
+11 bits gets some more texts, so that two numbers fill one byte, two or three. Of texts that are
 said about as often those follow each other that begin alike. Together that is 0.26 of 14.63 bytes
 an event in the benchmark's site-day of 200,000, and 0.19 of 14.98 in one of a million; 16 bits
 would save 0.2 more, and no text takes so little that 30,000 of them are cheap.
