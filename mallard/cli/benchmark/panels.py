@@ -6,7 +6,7 @@ else: distinct visitors are counted, and visits are grouped, each time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,7 +15,7 @@ from mallard.cli.benchmark.answers_store import SITE
 from mallard.query.dimensions import By, Dimension, Property
 from mallard.query.filters import Filter
 from mallard.query.period import Interval, Period
-from mallard.query.reports.table import Metric, Question
+from mallard.query.reports.table import ROWS_MAX, Metric, Question
 from mallard.query.sql import Sql
 
 SUMMARY = (
@@ -40,6 +40,11 @@ class Panel:
     name: str
     question: Question
     plain: Sql
+
+    def with_more_rows(self, more: int) -> Panel:
+        """Return a panel of the same numbers that may have so many rows more."""
+        limit = (self.question.limit or ROWS_MAX) + more
+        return replace(self, question=replace(self.question, limit=limit))
 
     @property
     def document(self) -> dict[str, Any]:
