@@ -25,8 +25,11 @@ _ROWS = 8_192
 _BLANKS = 6  # of four kinds: more texts than are ever missing, and than there are in all
 
 
-def arranged(coded: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return texts, as numbers into a dictionary, with the same rows and another dictionary."""
+def arranged(coded: pa.DictionaryArray, *, fill: bool = True) -> pa.DictionaryArray:
+    """Return texts, as numbers into a dictionary, with the same rows and another dictionary.
+
+    fill: whether it may have texts that no row says.
+    """
     counted = pc.value_counts(coded.indices.drop_null())
     numbers, rows = counted.field("values"), counted.field("counts")
     texts = coded.dictionary.take(numbers)
@@ -36,7 +39,7 @@ def arranged(coded: pa.DictionaryArray) -> pa.DictionaryArray:
     )
     placed = pc.index_in(coded.indices, value_set=numbers.take(order))
     listed = texts.take(order)
-    if len(coded) >= _ROWS:
+    if fill and len(coded) >= _ROWS:
         listed = pa.concat_arrays([listed, _more(listed)])
     return pa.DictionaryArray.from_arrays(placed, listed)
 
@@ -48,6 +51,6 @@ def _more(texts: pa.StringArray) -> pa.StringArray:
         return texts.slice(0, 0)
     first, taken = texts[0].as_py(), set(texts.to_pylist())
     # DuckDB 1.5 makes a number of each text of a dictionary where a query asks for numbers, and
-    # white space at the end of one is no error then.
+    # white space at the end of one is no error then. Of a UUID it is.
     others = (first + "".join(blanks) for blanks in product(" \t\n\r", repeat=_BLANKS))
     return pa.array(islice((text for text in others if text not in taken), missing), pa.string())

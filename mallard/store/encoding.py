@@ -57,6 +57,8 @@ _REPEATED = [
     *(name for name in _TEXTS if name not in _UNLIKE),
     *("node", "quantity", "engaged_ms", "scroll_depth", "visit"),
 ]
+# Ids that a sender makes, of whatever kind: no text may be among them that none of them is.
+FOREIGN_IDS = frozenset({"session_id", "company_id", "stream_id"})
 _NEAR = [*_INSTANTS, "position", "sequence_number"]
 _ORIGIN = r"^(https?://[^/]+)/.*$"
 

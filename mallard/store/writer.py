@@ -21,7 +21,12 @@ import pyarrow.parquet as pq
 from mallard.errors import StorageError
 from mallard.files import TEMPORARY_SUFFIX, Files
 from mallard.store.dictionaries import arranged
-from mallard.store.encoding import DERIVED_ROW_GROUP_ROWS, condensed, derived_options
+from mallard.store.encoding import (
+    DERIVED_ROW_GROUP_ROWS,
+    FOREIGN_IDS,
+    condensed,
+    derived_options,
+)
 from mallard.store.part import Derived, Kind, Part, Summary
 
 WRITE_BYTES = 65_536
@@ -193,7 +198,8 @@ class FileWriter:
             return pieces
         if name not in self._arranged:
             return unified
-        return pa.chunked_array([arranged(unified.combine_chunks())], pieces.type)
+        fill = name not in FOREIGN_IDS
+        return pa.chunked_array([arranged(unified.combine_chunks(), fill=fill)], pieces.type)
 
     @contextlib.contextmanager
     def _errors(self) -> Any:

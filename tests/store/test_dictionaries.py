@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -11,7 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mallard.clock import Clock
+from mallard.event import Frame, to_table
+from mallard.files import Files
 from mallard.store.dictionaries import arranged
+from mallard.store.local import LocalStore
+from tests.factories import NOON_US, make_event
 
 
 def coded(texts: Sequence[str | None]) -> pa.DictionaryArray:
@@ -46,6 +52,27 @@ def test_a_dictionary_has_so_many_texts_that_numbers_fill_bytes(different: int, 
 
 def test_of_few_rows_a_dictionary_has_the_texts_that_are_said() -> None:
     assert len(arranged(coded([str(row % 20) for row in range(500)])).dictionary) == 20
+
+
+def test_what_may_not_be_filled_has_the_texts_that_are_said() -> None:
+    said = [str(row % 20) for row in range(10_000)]
+    assert len(arranged(coded(said), fill=False).dictionary) == 20
+
+
+def test_among_the_ids_that_senders_make_a_part_has_none_that_no_row_says(tmp_path: Path) -> None:
+    events = tuple(
+        make_event(timestamp=NOON_US, company_id=str(uuid4()), browser_version=str(number))
+        for number in range(20)
+    )
+    rows = pa.concat_tables([to_table([Frame(1, 1, 3, events)])] * 500)
+    store = LocalStore(tmp_path, Files(), Clock(), lambda snapshot: None)
+    with store.day_writer(events[0].site_id, "2024-05-01") as writer:
+        writer.write(rows.append_column("visit", pa.nulls(rows.num_rows, pa.int16())))
+        part = writer.finish_part()
+    names = ["company_id", "browser_version"]
+    found = pq.read_table(store.source(part), columns=names, read_dictionary=names)
+    store.close()
+    assert [len(found[name].chunk(0).dictionary) for name in names] == [20, 129]
 
 
 def test_nobody_who_reads_it_sees_a_text_that_no_row_says(tmp_path: Path) -> None:
