@@ -159,7 +159,9 @@ class Server:
         )
         self._build_erasure(judge)
         self.expiry = Expiry(config.retention, self.store, clock)
-        self.checking = Checking(self.store, lambda: self.engine.failures, clock)
+        self.checking = Checking(
+            self.store, lambda: self.engine.failures + self.sandbox.failures, clock
+        )
         # A thread of its own: its jobs take long, and salts have to go when their time has come.
         self.maintenance = Schedule(
             [

@@ -67,7 +67,11 @@ class Answer:
 class Query:
     """One query under way: its bytes as they come, and at the end whether they are all."""
 
-    def __init__(self, process: _Process, spill: Path, seconds: float) -> None:
+    def __init__(
+        self, process: _Process, spill: Path, seconds: float, failed: Callable[[], None]
+    ) -> None:
+        """failed: told where it is neither the asker's fault nor a limit's."""
+        self._failed = failed
         self._process = process
         self._spill = spill
         self._seconds = seconds
@@ -121,6 +125,7 @@ class Query:
             return QueryTooLarge(
                 "The answer needs more memory than the server gives to one; ask for less."
             )
+        self._failed()
         _log.error("a query failed with %s", result.get("detail") or error)
         return MallardError("")
 
@@ -180,6 +185,7 @@ class Sandbox:
         self._spill = data / SPILLED
         shutil.rmtree(self._spill, ignore_errors=True)
         self._lock = threading.Lock()
+        self._failures = 0
         # Started after the first query for the next one: to start takes longer than most answers.
         self._spare: _Process | None = None
         self._closed = False
@@ -250,7 +256,16 @@ class Sandbox:
         spill = self._spill / secrets.token_hex(4)
         spill.mkdir(mode=0o700, parents=True)
         limits = limits_of(self._config, spill, seconds)
-        return Query(self._take(pickle.dumps(task(limits))), spill, seconds)
+        return Query(self._take(pickle.dumps(task(limits))), spill, seconds, self._count_failure)
+
+    @property
+    def failures(self) -> int:
+        """How many queries could not be answered, of which a damaged file may be the cause."""
+        return self._failures
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self._failures += 1
 
     def close(self) -> None:
         """End the process that waits; those that are read end with their readers."""

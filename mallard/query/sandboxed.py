@@ -22,7 +22,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from mallard.errors import InvalidInput, NotFound, QueryTooLarge
+from mallard.errors import CorruptData, InvalidInput, NotFound, QueryTooLarge
 from mallard.query.confined import Reading, show_reading
 from mallard.query.forms import Form, write
 from mallard.query.macros import MACROS
@@ -81,8 +81,19 @@ class Task:
     rows_max: int | None = None
 
     def answer(self, connection: duckdb.DuckDBPyConnection, output: BinaryIO) -> dict[str, Any]:
-        """Write the rows, and return how many they are and their columns."""
-        return _answer(connection, self, output)
+        """Write the rows, and return how many they are and their columns.
+
+        Raises CorruptData for a file that cannot be read.
+        """
+        try:
+            return _answer(connection, self, output)
+        except duckdb.Error as error:
+            text = str(error)
+            files = (*self.reading.sources, *self.reading.copied)
+            # SQL of somebody else's can name no file: what is told of one is not of that SQL.
+            if any(file in text for file in files):
+                raise CorruptData(text.partition("\n")[0]) from error
+            raise
 
 
 def run(task: Work, output: BinaryIO) -> dict[str, Any]:
@@ -94,6 +105,8 @@ def run(task: Work, output: BinaryIO) -> dict[str, Any]:
         field = error.field or ("sql" if task.is_foreign else None)
         told = {"detail": error.detail, "field": field, "rule": error.rule}
         return {"error": "invalid", "kind": type(error).__name__, **told}
+    except CorruptData as error:
+        return {"error": "failed", "detail": error.detail}
     except BrokenPipeError:
         raise
     except (MemoryError, duckdb.OutOfMemoryException):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import psutil
@@ -116,6 +117,22 @@ def test_a_process_has_nothing_of_the_servers_environment(
     (waiting,) = psutil.Process().children()
     assert "MALLARD_SECRET" not in waiting.environ()
     assert os.environ["MALLARD_SECRET"]
+
+
+def test_a_damaged_file_is_not_told_of_but_counted(tmp_path: Path) -> None:
+    made = Stored(tmp_path, day=10)
+    made.flush(0, A)
+    sandbox = Sandbox(CONFIG, made.data, made.store, cast(Tail, Empty()))
+    with pytest.raises(InvalidInput):
+        sandbox.ask("FROM no_such", Form.JSON, None)
+    assert sandbox.failures == 0
+    (part,) = made.store.snapshot().parts
+    (made.data / part.location).write_bytes(b"PAR1 no more")
+    with pytest.raises(MallardError) as told:
+        sandbox.ask("FROM events", Form.JSON, None)
+    assert (told.value.detail, sandbox.failures) == ("", 1)
+    sandbox.close()
+    made.close()
 
 
 def test_nothing_but_rows_is_among_the_rows(sandbox: Sandbox) -> None:

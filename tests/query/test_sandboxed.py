@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +150,17 @@ def test_an_error_does_not_tell_of_rows_that_may_not_be_seen(stored: Stored) -> 
     assert B not in told["detail"]
 
 
-def test_an_error_names_no_file(stored: Stored) -> None:
-    sources = [Path(stored.store.source(part)) for part in stored.store.snapshot().parts]
-    reading = confine(view_of([]), stored.store.snapshot(), None, stored.store.source)
-    for source in sources:
-        source.unlink()
-    limits = Limits(128 * MIB, 1, 10, str(stored.data / "spill"), 64 * MIB)
-    told = run(Task(reading, ("FROM events",), Form.JSON, limits, True, 10), io.BytesIO())
-    assert told == {"error": "failed", "detail": "IOException IO"}
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"PAR1 no more")])
+@pytest.mark.parametrize("sites", [None, frozenset({A})])
+def test_a_file_that_cannot_be_read_is_no_mistake_of_the_askers(
+    stored: Stored, harm: Callable[[Path], object], sites: frozenset[str] | None
+) -> None:
+    snapshot = stored.store.snapshot()
+    for part in snapshot.parts:
+        harm(stored.data / part.location)
+    told = ask(stored, "FROM events", sites=sites)
+    assert told["error"] == "failed"  # what it says beyond that is for the log
+    assert any(part.location in told["detail"] for part in snapshot.parts)
 
 
 @pytest.mark.parametrize(
