@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mallard.errors import StorageError
+from mallard.uring import Syncs
 
 TEMPORARY_SUFFIX = ".tmp"
 # Of a file in memory at a time.
@@ -88,6 +89,18 @@ class Files:
     def sync(self, descriptor: int) -> None:
         """Return once what was written survives a power loss."""
         os.fdatasync(descriptor)
+
+    def open_syncs(self) -> Syncs:
+        """Return what syncs beside its caller; raises OSError where the system lets nobody."""
+        return Syncs()
+
+    def begin_sync(self, descriptor: int, syncs: Syncs) -> None:
+        """Begin what `sync` does; the descriptor stays open until `end_sync`."""
+        syncs.begin(descriptor)
+
+    def end_sync(self, syncs: Syncs) -> None:
+        """Return once the sync that was begun is over, and raise what `sync` would have."""
+        syncs.end()
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""

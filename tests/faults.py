@@ -13,6 +13,8 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from mallard.files import Files
+from mallard.uring import Syncs
+from tests.syncs import StandIn
 
 T = TypeVar("T")
 
@@ -59,9 +61,14 @@ def sample(kinds: Sequence[str], fault: Fault, every: int) -> list[int]:
 
 
 class FaultyFiles(Files):
-    """Real files, until step `fail_at`, counted from 1. With 0 it only counts."""
+    """Real files, until step `fail_at`, counted from 1. With 0 it only counts.
 
-    def __init__(self, fail_at: int, fault: Fault) -> None:
+    beside: whether the log is synced beside the event loop.
+    """
+
+    def __init__(self, fail_at: int, fault: Fault, *, beside: bool = False) -> None:
+        self.beside = beside
+        self._descriptor = -1  # what is synced beside the loop
         self.kinds: list[str] = []  # of each step so far
         self.crashed = False
         self.step_name = ""
@@ -117,10 +124,26 @@ class FaultyFiles(Files):
     def sync(self, descriptor: int) -> None:
         def act() -> None:
             super(FaultyFiles, self).sync(descriptor)
-            path = self._paths[descriptor]
-            self._synced_bytes[path] = path.stat().st_size
+            self._note_synced(descriptor)
 
         self._step("sync", act)
+
+    def open_syncs(self) -> Syncs:
+        if not self.beside:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        return StandIn()
+
+    def begin_sync(self, descriptor: int, syncs: Syncs) -> None:
+        self._descriptor = descriptor
+        self._step("begin_sync", lambda: super(FaultyFiles, self).begin_sync(descriptor, syncs))
+
+    def end_sync(self, syncs: Syncs) -> None:
+        super().end_sync(syncs)  # what was begun is over, also when it failed
+        self._step("end_sync", lambda: self._note_synced(self._descriptor))
+
+    def _note_synced(self, descriptor: int) -> None:
+        path = self._paths[descriptor]
+        self._synced_bytes[path] = path.stat().st_size
 
     def close(self, descriptor: int) -> None:
         self._step("close", lambda: super(FaultyFiles, self).close(descriptor))

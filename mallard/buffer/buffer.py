@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import queue
 import threading
@@ -27,6 +28,7 @@ from mallard.buffer.commit import (
     Receipt,
     Settle,
     Settled,
+    Tell,
     refusal,
 )
 from mallard.buffer.frame import size_bytes
@@ -38,6 +40,7 @@ from mallard.errors import Overloaded
 from mallard.event import Event, Frame, Line, Row, line_of
 from mallard.files import Files
 from mallard.telemetry import Telemetry
+from mallard.uring import Syncs
 
 # Writes on the loop that take longer than this on average (of the last eight or so) send the
 # following ones to the thread, for so many times as long as the last one took. A write can wait for
@@ -55,6 +58,8 @@ BUSY_APPENDS = 4
 GATHER_SECONDS = 0.0001
 PROBE_SECONDS = 1.0  # how often a failed log is tried again when no request does it
 _make_append = Append._make
+
+_log = logging.getLogger(__name__)
 
 
 class _Trim(NamedTuple):
@@ -80,6 +85,7 @@ class Buffer:
         """
         self._config = config
         self._folder = data / "wal"
+        self._files = files
         self._clock = clock
         self._telemetry = telemetry
         self._wal = Wal(self._folder, files, config.segment_bytes, data / "quarantine")
@@ -91,6 +97,10 @@ class Buffer:
         self._group: Group | None = None  # of this turn of the event loop
         self._loop_from = math.inf  # when the loop may write again; not before the first write
         self._pace = QUICK_SECONDS / 2  # what a write on the loop takes
+        self._syncs: Syncs | None = None  # None: whoever writes waits for the sync
+        self._watched: asyncio.AbstractEventLoop | None = None  # the loop that hears of syncs
+        self._under_way: asyncio.AbstractEventLoop | None = None  # whose group is being synced
+        self._landing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mallard-log", daemon=True)
         self._closed = False
         self._door = threading.Lock()  # so that nothing comes into the queue after its end
@@ -107,8 +117,20 @@ class Buffer:
         last = frames[-1] if frames else None
         loaded_at = max(loaded_at, last.loaded_at if last else 0)
         self._committer.start(report.next_position, loaded_at, on_commit)
+        self._syncs = self._own_syncs()
         self._thread.start()
         return report
+
+    def _own_syncs(self) -> Syncs | None:
+        if self._config.durability != "fsync":
+            return None
+        try:
+            syncs = self._files.open_syncs()
+        except OSError as error:
+            _log.info("whoever writes the log waits for its sync, without io_uring: %s", error)
+            return None
+        _log.info("the log is synced by io_uring")
+        return syncs
 
     async def append(self, events: Sequence[Row]) -> Receipt:
         """Commit events together and return once they are as durable as the settings ask.
@@ -190,6 +212,9 @@ class Buffer:
             if first and self._thread.is_alive():
                 self._hand_over()
                 self._queue.put(None)
+        # The loop may be the one that waits here, or be gone.
+        if (loop := self._under_way) is not None:
+            self._land(partial(_settle, loop))
         if self._thread.is_alive():
             self._thread.join()
 
@@ -197,7 +222,8 @@ class Buffer:
         """Commit what came in this turn of the loop, here or on the thread."""
         with self._door:
             group = self._group
-            if group is None:  # closing has handed it over
+            # Closing has handed it over; or it goes with the next sync, which `_synced` begins.
+            if group is None or self._under_way is not None:
                 return
             # The turn is taken before the door opens: closing waits for it.
             if group.rows > LOOP_EVENTS_MAX or not self._may_write_here():
@@ -206,16 +232,48 @@ class Buffer:
             self._group = None
         committer = self._committer
         try:
-            committer.commit([group], _settle_all)
+            if self._syncs is None:
+                committer.commit([group], _settle_all)
+            elif committer.begin([group], _settle_all, self._syncs):
+                self._await_sync(group.loop, self._syncs)
             took, failed = committer.took, committer.failure is not None
         finally:
-            committer.turn.release()
+            if self._under_way is None:
+                committer.turn.release()
         self._pace += (took - self._pace) / 8
         if self._pace > QUICK_SECONDS:
             self._pace = QUICK_SECONDS / 2
             self._loop_from = self._clock.monotonic() + AWAY_TIMES * took
         if failed:
-            self._queue.put(Group(group.loop, group.asked_at, []))  # have the thread probe
+            self._have_probed(group.loop)
+
+    def _await_sync(self, loop: asyncio.AbstractEventLoop, syncs: Syncs) -> None:
+        if self._watched is not loop:
+            loop.add_reader(syncs.descriptor, self._synced)
+            self._watched = loop
+        self._under_way = loop
+
+    def _synced(self) -> None:
+        """Settle those whose sync is over, and commit what came meanwhile."""
+        loop = self._under_way
+        self._land(_settle_all)
+        if loop is not None and self._committer.failure is not None:
+            self._have_probed(loop)
+        if self._group is not None:
+            self._end_turn()
+
+    def _land(self, tell: Tell) -> None:
+        with self._landing:
+            if self._under_way is None or self._syncs is None:
+                return
+            try:
+                self._committer.end(tell, self._syncs)
+            finally:
+                self._under_way = None
+                self._committer.turn.release()
+
+    def _have_probed(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._queue.put(Group(loop, self._clock.monotonic(), []))
 
     def _may_write_here(self) -> bool:
         """Take the turn for the loop if the disk is quick, works and nobody else is at it."""
@@ -230,6 +288,11 @@ class Buffer:
         if self._group is not None:
             self._queue.put(self._group)
             self._group = None
+
+    @property
+    def syncs_beside(self) -> bool:
+        """Whether the kernel syncs the log beside the event loop, for those who measure."""
+        return self._syncs is not None
 
     @property
     def failure(self) -> str | None:

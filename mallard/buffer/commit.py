@@ -28,6 +28,7 @@ from mallard.errors import Overloaded
 from mallard.event import Frame, Line
 from mallard.files import Files
 from mallard.telemetry import Telemetry
+from mallard.uring import Syncs
 
 # A commit that follows the receipt so closely has its time: parts then keep one instant and not
 # two, which is a twentieth of their bytes. The sync that follows can take longer than that.
@@ -74,6 +75,17 @@ class Group:
     rows: int = 0
 
 
+class _Written(NamedTuple):
+    """Groups on their way to the disk, and what is to be shown and told once they are there."""
+
+    groups: list[Group]
+    appends: list[Append]
+    frames: list[tuple[Frame, int]]
+    position: int  # the next after them
+    loaded_at: int
+    settled: Settled
+
+
 class Committer:
     """Commits groups, and looks after the log when the disk fails."""
 
@@ -90,8 +102,10 @@ class Committer:
     ) -> None:
         self.turn = threading.Lock()
         self.failure: str | None = None  # why the log does not take events just now
-        self.took = 0.0  # seconds of the last write, its sync included
+        self.took = 0.0  # seconds of the last write, its sync included if that was waited for
         self._shown = False  # whether the group under way is in the ring
+        self._written: _Written | None = None  # what `begin` left to `end`
+        self._started = 0.0
         self._config = config
         self._folder = folder
         self._files = files
@@ -116,17 +130,49 @@ class Committer:
         tell: gets what becomes of each append, in one call or several. Whatever goes wrong, nobody
         waits for an answer that never comes.
         """
+        self._commit(groups, tell, None)
+
+    def begin(self, groups: list[Group], tell: Tell, syncs: Syncs) -> bool:
+        """Do what `commit` does, but leave the sync under way; return whether `end` is next.
+
+        Only with `durability = "fsync"`. When something went wrong, tell was called and there is
+        nothing to end.
+        """
+        self._commit(groups, tell, syncs)
+        return self._written is not None
+
+    def end(self, tell: Tell, syncs: Syncs) -> None:
+        """Do the rest of what `begin` began; waits for the sync where it is not over."""
+        written, self._written = self._written, None
+        assert written is not None, "nothing was begun"
+        with self._answering(written.appends, tell):
+            try:
+                self._wal.end_sync(syncs)
+            except OSError as error:
+                self._refuse(written, error, tell)
+                return
+            self._note_sync()
+            self._finish(written, tell)
+
+    def _commit(self, groups: list[Group], tell: Tell, syncs: Syncs | None) -> None:
         appends = [append for group in groups for append in group.appends]
         self._shown = False
+        with self._answering(appends, tell):
+            self._number_and_write(groups, appends, tell, syncs)
+
+    @contextlib.contextmanager
+    def _answering(self, appends: list[Append], tell: Tell) -> Iterator[None]:
         try:
-            self._commit(groups, appends, tell)
+            yield
         except Exception as error:  # noqa: BLE001 - the top of a thread, which must go on
             _log.exception("events were refused because of a fault in Mallard")
             self._telemetry.failures["append"] += 1
             self._give_room_back(appends)
             tell([(append.settle, error) for append in appends])
 
-    def _commit(self, groups: list[Group], appends: list[Append], tell: Tell) -> None:
+    def _number_and_write(
+        self, groups: list[Group], appends: list[Append], tell: Tell, syncs: Syncs | None
+    ) -> None:
         settled: Settled = []
         frames: list[tuple[Frame, int]] = []
         data: list[bytes] = []
@@ -144,35 +190,50 @@ class Committer:
             encoded = encode(frame)
             data.append(encoded)
             frames.append((frame, len(encoded)))
+        written = _Written(groups, appends, frames, position, loaded_at, settled)
         early = self._config.durability == "memory"
         if early:
             self._show(frames, position, loaded_at)
             tell(settled)
         try:
-            self._write(b"".join(data), first)
+            self._write(b"".join(data), first, syncs)
         except OSError as error:
-            self._fail(error)
-            if not early:
-                self._give_room_back(appends)
-                tell([(append.settle, refusal(_reason(error))) for append in appends])
+            if early:
+                self._fail(error)
+            else:
+                self._refuse(written, error, tell)
             return
-        if early:
-            return
-        self._show(frames, position, loaded_at)
-        now = self._clock.monotonic()
-        for group in groups:
-            self._telemetry.append_seconds.observe(now - group.asked_at, len(group.appends))
-        tell(settled)
+        if syncs is not None:
+            self._written = written
+        elif not early:
+            self._finish(written, tell)
 
-    def _write(self, data: bytes, first_position: int) -> None:
-        started = self._clock.monotonic()
+    def _finish(self, written: _Written, tell: Tell) -> None:
+        self._show(written.frames, written.position, written.loaded_at)
+        now = self._clock.monotonic()
+        for group in written.groups:
+            self._telemetry.append_seconds.observe(now - group.asked_at, len(group.appends))
+        tell(written.settled)
+
+    def _refuse(self, written: _Written, error: OSError, tell: Tell) -> None:
+        self._fail(error)
+        self._give_room_back(written.appends)
+        tell([(append.settle, refusal(_reason(error))) for append in written.appends])
+
+    def _write(self, data: bytes, first_position: int, syncs: Syncs | None = None) -> None:
+        started = self._started = self._clock.monotonic()
         try:
             if self._files.free_bytes(self._folder) < self._config.free_bytes_min:
                 raise OSError(28, "the disk is nearly full; the rest is kept for flushing")
-            self._wal.append(data, first_position, sync=self._config.durability == "fsync")
+            sync = self._config.durability == "fsync"
+            self._wal.append(data, first_position, sync=sync, syncs=syncs)
         finally:
             self.took = self._clock.monotonic() - started
-        self._telemetry.sync_seconds.observe(self.took)
+        if syncs is None:
+            self._note_sync()
+
+    def _note_sync(self) -> None:
+        self._telemetry.sync_seconds.observe(self._clock.monotonic() - self._started)
         if self.failure:
             _log.warning("the log takes events again")
             self.failure = None

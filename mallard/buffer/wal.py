@@ -18,6 +18,7 @@ from pathlib import Path
 from mallard.buffer.frame import Damage, decode, scan
 from mallard.event import Frame
 from mallard.files import Files
+from mallard.uring import Syncs
 
 SUFFIX = ".wal"
 
@@ -133,8 +134,12 @@ class Wal:
         """How many segments there are."""
         return len(self._segments)
 
-    def append(self, data: bytes, first_position: int, *, sync: bool) -> None:
+    def append(
+        self, data: bytes, first_position: int, *, sync: bool, syncs: Syncs | None = None
+    ) -> None:
         """Write encoded frames; with sync, return once they survive a power loss.
+
+        With syncs too, that is only begun: `end_sync` is next, before anything else here.
 
         Raises OSError, after which nothing of data counts: `disown`, or else the next append,
         begins a segment at the same position, and what the failed one left is not read. A failed
@@ -146,13 +151,22 @@ class Wal:
             if descriptor is None or self._size >= self._segment_bytes:
                 descriptor = self._begin(first_position)
             self._files.write(descriptor, data)
-            if sync:
+            if sync and syncs is not None:
+                self._files.begin_sync(descriptor, syncs)
+            elif sync:
                 self._files.sync(descriptor)
         except BaseException:  # whatever it was, what is in the file now must be disowned
             self._abandon()
-            self._stray = True
             raise
         self._size += len(data)
+
+    def end_sync(self, syncs: Syncs) -> None:
+        """Return once what was appended last survives a power loss, or raise as `append` does."""
+        try:
+            self._files.end_sync(syncs)
+        except BaseException:
+            self._abandon()
+            raise
 
     def disown(self, next_position: int) -> None:
         """Have what a failed append may have left in a file never be read; else do nothing.
@@ -215,6 +229,7 @@ class Wal:
             self._files.close(descriptor)
 
     def _abandon(self) -> None:
+        self._stray = True
         try:
             self._close()
         except OSError:

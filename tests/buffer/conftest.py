@@ -9,12 +9,12 @@ import pytest
 from tests.buffer.rig import Rig
 
 
-@pytest.fixture
-def rigs(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
+@pytest.fixture(params=[False, True], ids=["waits for syncs", "syncs beside"])
+def rigs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     made: list[Rig] = []
 
     def make(**settings: Any) -> Rig:
-        made.append(Rig(tmp_path, **settings))
+        made.append(Rig(tmp_path, **{"beside": request.param, **settings}))
         return made[-1]
 
     yield make

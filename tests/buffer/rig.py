@@ -17,7 +17,9 @@ from mallard.config import BufferConfig
 from mallard.event import Frame
 from mallard.files import Files
 from mallard.telemetry import Telemetry
+from mallard.uring import Syncs
 from tests.factories import make_event
+from tests.syncs import StandIn
 from tests.waiting import until
 
 NODE = 7
@@ -38,9 +40,13 @@ class SetClock(Clock):
 
 
 class Failing(Files):
-    """Real files, but the operations in `fail` raise, and writing can be held up."""
+    """Real files, but the operations in `fail` raise, and writing can be held up.
 
-    def __init__(self) -> None:
+    beside: whether syncs go on beside the event loop.
+    """
+
+    def __init__(self, *, beside: bool) -> None:
+        self.beside = StandIn() if beside else None
         self.fail: set[str] = set()
         self.free = 1 << 40
         self.writes: list[int] = []
@@ -68,6 +74,20 @@ class Failing(Files):
         if "sync" in self.fail:
             raise OSError(errno.EIO, "Input/output error")
 
+    def open_syncs(self) -> Syncs:
+        if self.beside is None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        return self.beside
+
+    def begin_sync(self, descriptor: int, syncs: Syncs) -> None:
+        self.syncs += 1
+        super().begin_sync(descriptor, syncs)
+
+    def end_sync(self, syncs: Syncs) -> None:
+        super().end_sync(syncs)
+        if {"sync", "end_sync"} & self.fail:
+            raise OSError(errno.EIO, "Input/output error")
+
     def free_bytes(self, folder: Path) -> int:
         return self.free
 
@@ -75,13 +95,18 @@ class Failing(Files):
 class Rig:
     """A buffer over a folder that tests can fail, and that can be started anew."""
 
-    def __init__(self, data: Path, **settings: Any) -> None:
+    def __init__(self, data: Path, *, beside: bool = False, **settings: Any) -> None:
         self.data = data
         self.config = BufferConfig(**{"free_bytes_min": 1_000, **settings})
-        self.files = Failing()
+        self.files = Failing(beside=beside)
         self.clock = SetClock()
         self.commits = 0
         self.report = self.start()
+
+    @property
+    def syncs(self) -> StandIn:
+        assert self.files.beside is not None
+        return self.files.beside
 
     def start(self, watermark: int = 0, loaded_at: int = 0) -> LogReport:
         self.telemetry = Telemetry()
