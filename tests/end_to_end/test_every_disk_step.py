@@ -22,7 +22,7 @@ from mallard.jobs.verify import verify
 from mallard.query.events import open_folder
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
-from tests.faults import EVERY, Crash, Fault, FaultyFiles, sample
+from tests.faults import Crash, Fault, FaultyFiles, sample, sampled
 
 DAY_US = 86_400_000_000
 NOON_US = 1_795_262_400_000_000  # 2026-11-21 12:00 UTC
@@ -135,7 +135,7 @@ def kinds_of_steps(data: Path, beside: bool) -> list[str]:
     return files.kinds
 
 
-@EVERY
+@sampled(8)  # of each way to sync
 @pytest.mark.parametrize("beside", [False, True], ids=["waits for syncs", "syncs beside"])
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
 def test_whatever_step_fails_an_acknowledged_event_is_stored_exactly_once(
