@@ -23,6 +23,7 @@ from mallard.query.events import open_folder
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
 from tests.faults import Crash, Fault, FaultyFiles, sample, sampled
+from tests.waiting import until
 
 DAY_US = 86_400_000_000
 NOON_US = 1_795_262_400_000_000  # 2026-11-21 12:00 UTC
@@ -77,6 +78,7 @@ class Life:
         store.close()
 
     def _accept(self, buffer: Buffer, name: str, count: int) -> None:
+        until(lambda: self._is_idle(buffer), "the log's thread has let go of its turn")
         names = [f"{name}{i}" for i in range(count)]
         self.sent.extend(names)
         events = [Event("a.example", NOON_US + i * DAY_US, each) for i, each in enumerate(names)]
@@ -86,6 +88,14 @@ class Life:
             self.refused.extend(names)
             return
         self.acknowledged.extend(names)
+
+    def _is_idle(self, buffer: Buffer) -> bool:
+        """Whether the event loop may write, or there is nothing left to wait for."""
+        if not buffer._thread.is_alive() or (
+            isinstance(self.files, FaultyFiles) and self.files.crashed
+        ):
+            return True
+        return buffer._queue.empty() and not buffer._committer.turn.locked()
 
     async def _append(self, buffer: Buffer, events: list[Event]) -> None:
         asked = asyncio.ensure_future(buffer.append(events))
