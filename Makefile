@@ -65,7 +65,7 @@ clean: ## remove everything that was built or installed; data stays
 	@test -n "$(PYTHON)" || { \
 		echo "Mallard needs Python 3.11 or newer; make PYTHON=/path/to/python names one."; exit 1; }
 	@echo "Setting up .venv (once) ..."
-	@"$(PYTHON)" -m venv .venv
+	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; exit 1; }  # not half of one, for the next make
 
 $(STAMP)-packages: requirements.txt pyproject.toml | .venv/bin/python
 	@echo "Installing the locked packages ..."

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mallard.errors import InvalidInput
+from mallard.site import read_site_id
 
 GIB = 1024**3
 
@@ -34,10 +38,26 @@ def _one_of(*words: str) -> Rule:
     return Rule("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
 
 
+def names_site(text: str) -> bool:
+    """Tell whether a text is the name of a site, with "www." before it or not."""
+    try:
+        read_site_id(text)
+    except InvalidInput:
+        return False
+    return True
+
+
 _NOT_EMPTY = Rule("not empty", bool)
+_SITES = Rule(
+    'each the name of a site, such as "example.com"', lambda sites: all(map(names_site, sites))
+)
+_HOSTS = Rule(
+    'each a host, such as "spam.example"',
+    lambda hosts: all(re.fullmatch(r"[^\s/:?#@*]+", host) for host in hosts),
+)
 _PATHS = Rule(
-    'one or more paths that start with "/"',
-    lambda paths: bool(paths) and all(path.startswith("/") for path in paths),
+    'one or more paths that start with "/" and have no "?", "#" or space',
+    lambda paths: bool(paths) and all(re.fullmatch(r"/[^\s?#]*", path) for path in paths),
 )
 _SECRET = Rule("at least 16 characters", lambda text: not text or len(text) >= 16, secret=True)
 
@@ -57,9 +77,11 @@ class ServerConfig:
 class IngestConfig:
     """Which events are taken."""
 
-    site_ids: tuple[str, ...] = ()  # empty: any site; else these sites, and these Origins, alone
+    # Empty: any site; else these sites, and these Origins, alone.
+    site_ids: tuple[str, ...] = _setting((), _SITES)
     filter_bots: bool = True
-    blocked_referrers: tuple[str, ...] = ()  # spam hosts, beside the built-in list
+    # Spam hosts, beside the built-in list; also what is below them.
+    blocked_referrers: tuple[str, ...] = _setting((), _HOSTS)
     rate_limit_per_site: int = _setting(0, _between(0, 1_000_000))  # events a second; 0: no limit
     # Events at once; 0: as many as a second allows.
     rate_limit_burst: int = _setting(0, _between(0, 1_000_000))

@@ -84,8 +84,15 @@ class RateLimited(MallardError):
 
     code = "rate_limited"
 
-    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
-        super().__init__(detail)
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after_seconds: int,
+        field: str | None = None,
+        rule: str | None = None,
+    ) -> None:
+        super().__init__(detail, field=field, rule=rule)
         self.retry_after_seconds = retry_after_seconds
 
 

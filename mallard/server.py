@@ -10,9 +10,9 @@ from mallard.accounts.accounts import Accounts
 from mallard.buffer.buffer import Buffer
 from mallard.buffer.wal import LogReport, first_logged
 from mallard.clock import Clock
-from mallard.config import Config
+from mallard.config import Config, GeoConfig
 from mallard.control import Control
-from mallard.errors import StorageError
+from mallard.errors import ConfigError, StorageError
 from mallard.files import Files, FolderLock
 from mallard.ingest.admission import Admission
 from mallard.ingest.bots import Bots
@@ -84,7 +84,8 @@ class Server:
     ) -> None:
         """Take the data folder and open what lies in it.
 
-        Raises StorageError when another server has the folder or it cannot be read.
+        Raises StorageError when another server has the folder or it cannot be read, and ConfigError
+        for a setting that names what is not there.
         """
         self.config = config
         self.files = files or Files()
@@ -111,7 +112,7 @@ class Server:
         )
         self.flusher = Flusher(config.buffer, self.buffer, self.store, clock, self.telemetry)
         self.visitors = Visitors(config.privacy, self.data, files)
-        self.places = Places(config.geo.database)
+        self.places = _places(config.geo)
         bots, referrers = Bots(), Referrers(config.ingest.blocked_referrers)
         self.pipeline = Pipeline(
             Admission(
@@ -308,6 +309,13 @@ class Server:
             "What the data folder's disk has left.",
             lambda: self.files.free_bytes(self.data),
         )
+
+
+def _places(config: GeoConfig) -> Places:
+    try:
+        return Places(config.database)
+    except StorageError as error:
+        raise ConfigError(error.detail, field="geo.database") from error
 
 
 def _log_notes(report: LogReport) -> list[str]:

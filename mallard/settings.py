@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mallard.config import Config, Rule
+from mallard.config import Config, Rule, names_site
 from mallard.errors import ConfigError
 
 CONFIG_VARIABLE = "MALLARD_CONFIG"
@@ -144,6 +144,8 @@ def _read_file(
     for table, content in tree.items():
         here = f"{path}, line {_line(text, (table,))}"
         if table not in tables:
+            if not isinstance(content, dict):
+                _refuse_misplaced(here, "outside of any table", table, known)
             raise ConfigError(_unknown(here, f"table [{table}]", table, tables, "[{}]"))
         if not isinstance(content, dict):
             raise ConfigError(f"{here}: {table} must be a table, written [{table}].")
@@ -151,6 +153,7 @@ def _read_file(
         for key, value in content.items():
             here = f"{path}, line {_line(text, (table, key))}"
             if key not in keys:
+                _refuse_misplaced(here, f"in [{table}]", key, known)
                 raise ConfigError(_unknown(here, f'key "{key}" in [{table}]', key, keys, '"{}"'))
             name = f"{table}.{key}"
             origins[name] = here
@@ -159,6 +162,14 @@ def _read_file(
                 values[name] = _mapping(value, known[name], places)
             else:
                 values[name] = _checked(_from_toml(value, known[name], here), known[name], here)
+
+
+def _refuse_misplaced(here: str, where: str, key: str, known: Iterable[str]) -> None:
+    """Say where a key belongs that is one of another table's; nothing if it is none of ours."""
+    homes = [name.partition(".")[0] for name in known if name.partition(".")[2] == key]
+    if homes:
+        right = " or ".join(f"[{table}]" for table in homes)
+        raise ConfigError(f'{here}: key "{key}" stands {where}; it belongs in {right}.')
 
 
 def _text(path: Path) -> str:
@@ -259,7 +270,12 @@ def _mapping(value: Mapping[str, Any], known: _Known, places: Mapping[str, str])
     """Check each value of a table by itself, so that an error names its key and its line."""
     for key, number in value.items():
         one = _Known(f'{known.name}."{key}"', int, known.rule)
-        if not key or type(number) is not int:
+        if not names_site(key) or key.lower().startswith("www."):
+            raise ConfigError(
+                f'{places[key]}: {known.name} names "{key}"; it must be a site as it is stored, '
+                'such as example.com without "www."'
+            )
+        if type(number) is not int:
             raise _wrong(number, one, places[key])
         _checked(number, one, places[key])
     return dict(value)

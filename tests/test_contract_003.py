@@ -296,7 +296,8 @@ async def test_over_the_rate_limit_of_a_site_is_429(tmp_path: Path) -> None:
         for _ in range(2):
             assert (await mallard.post(body())).status_code == 202
         answer = await mallard.post(body())
-        assert_problem(answer, 429)
+        assert_problem(answer, 429, "d")
+        assert answer.json()["rule"] == "at most 2 events a second for each site"
         assert int(answer.headers["retry-after"]) >= 1
         assert (await mallard.post(body(d="other.example"))).status_code == 202
         assert len(mallard.stored()) == 3

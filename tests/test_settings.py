@@ -110,7 +110,21 @@ def test_a_variable_is_read_as_its_settings_type(name: str, text: str, value: ob
         ("[server]\nport = 65536\n", 2, "is 65536; it must be a whole number, from 0 to 65535"),
         ("[server]\nport = true\n", 2, "server.port is true; it must be a whole number"),
         ("[server]\nport = 1.0\n", 2, "server.port is 1.0; it must be a whole number"),
+        (
+            "filter_bots = true\n[server]\n",
+            1,
+            'key "filter_bots" stands outside of any table; it belongs in [ingest].',
+        ),
+        ("[buffer]\nthreads = 1\n", 2, "stands in [buffer]; it belongs in [store] or [query]."),
         ("[ingest]\nfilter_bots = 1\n", 2, "it must be true or false"),
+        ('[ingest]\nsite_ids = ["https://a.example"]\n', 2, "each the name of a site, such as"),
+        ('[ingest]\nblocked_referrers = ["*.a.example"]\n', 2, "each a host, such as"),
+        ('[tracker]\nevent_paths = ["/a?b"]\n', 2, 'have no "?", "#" or space'),
+        (
+            '[retention.sites]\n"www.a.example" = 1\n',
+            2,
+            'names "www.a.example"; it must be a site as it is stored',
+        ),
         ('[ingest]\nsite_ids = "a"\n', 2, "it must be a list of texts"),
         ("[ingest]\nsite_ids = [\n  'a',\n  1,\n]\n", 2, "it must be a list of texts"),
         (

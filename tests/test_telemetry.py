@@ -23,6 +23,7 @@ def test_the_text_is_prometheus_and_says_what_was_counted() -> None:
     telemetry.append_seconds.observe(0.003)
     found = samples(telemetry)
     assert found["mallard_events_accepted_total", (("door", "post"),)] == 3
+    assert found["mallard_events_accepted_total", (("door", "pixel"),)] == 0  # there from the start
     assert found["mallard_requests_refused_total", (("reason", "invalid_input"),)] == 2
     assert found["mallard_failures_total", (("operation", "flush"),)] == 1
     labels = (("reason", "bot"), ("site", 'we"ird\n.example'))

@@ -48,7 +48,10 @@ class RateLimit:
         wait = max(self._wait(self._bucket(site), count, now) for site, count in counts.items())
         if wait > 0:
             raise RateLimited(
-                "There are too many events for this site.", retry_after_seconds=math.ceil(wait)
+                "There are too many events for this site.",
+                field="d",
+                rule=f"at most {1 / self._seconds_per_event:.0f} events a second for each site",
+                retry_after_seconds=math.ceil(wait),
             )
         for site, count in counts.items():
             bucket = self._room(site, now)

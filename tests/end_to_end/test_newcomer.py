@@ -99,6 +99,19 @@ def test_the_readmes_commands_work_in_a_clean_clone(
         print(f"\nmake run on a clean clone: ready after {seconds:.1f} s")
 
 
+def test_an_environment_that_could_not_be_made_is_made_anew_the_next_time(tmp_path: Path) -> None:
+    # As Debian's Python does without the package python3-venv.
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nmkdir -p .venv/bin && touch .venv/bin/python && exit 1\n")
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    make = ["make", f"PYTHON={python}", ".venv/bin/python"]
+    environment = bare_environment(tmp_path / "bin")
+    done = subprocess.run(make, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert not (tmp_path / ".venv").exists()
+
+
 def with_key(command: str, said: list[str]) -> str:
     """Have curl send the API key that an earlier command has printed, as a reader would."""
     if not (keys := re.findall(r"\bmal_\w+", "\n".join(said))):

@@ -106,13 +106,22 @@ def test_a_bad_setting_stops_the_start_with_its_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_room_that_refuses_its_setting_names_the_line_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "right"),
+    [
+        ('[proxy]\ntrusted = ["cloudfare"]\n', "cloudflare"),
+        ('[geo]\ndatabase = "nowhere.mmdb"\n', "geo.database must name a City or Country file"),
+    ],
+)
+def test_a_room_that_refuses_its_setting_names_the_line_too(
+    tmp_path: Path, setting: str, right: str
+) -> None:
     path = tmp_path / "mallard.toml"
-    path.write_text('[proxy]\ntrusted = ["cloudfare"]\n')
+    path.write_text(setting)
     done = run("serve", "--config", str(path), "--data", str(tmp_path / "data"), "--port", "0")
     assert done.returncode == 2
     assert done.stderr.startswith(f"mallard: {path}, line 2: ")
-    assert "cloudflare" in done.stderr
+    assert right in done.stderr
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
