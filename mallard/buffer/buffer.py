@@ -33,6 +33,7 @@ from mallard.buffer.commit import (
 )
 from mallard.buffer.frame import size_bytes
 from mallard.buffer.ring import Ring
+from mallard.buffer.room import Room
 from mallard.buffer.wal import LogReport, Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
@@ -90,6 +91,7 @@ class Buffer:
         self._telemetry = telemetry
         self._wal = Wal(self._folder, files, config.segment_bytes, data / "quarantine")
         self._ring = Ring(config.capacity_events, config.capacity_bytes)
+        self._room = Room(self._ring)
         self._committer = Committer(
             config, self._folder, files, clock, telemetry, node, self._wal, self._ring
         )
@@ -159,8 +161,7 @@ class Buffer:
             if failure and self._config.durability == "memory":
                 raise refusal(failure)
             if not self._ring.reserve(len(lines)):
-                self._telemetry.failures["ring_full"] += 1
-                raise Overloaded("Too many events wait to be written; send this one again later.")
+                raise self._ring_full()
             if self._group is None:
                 # Once a turn: asking which loop runs is a system call (Python before 3.12).
                 loop = asyncio.get_running_loop()
@@ -169,9 +170,17 @@ class Buffer:
             self._group.appends.append(_make_append((lines, received_at, settle)))
             self._group.rows += len(lines)
 
-    def has_room(self, count: int) -> bool:
-        """Tell whether it is worth while to submit so many events; if not, a flush may help."""
-        return self._closed or self._ring.has_room(count)
+    def _ring_full(self) -> Overloaded:
+        self._telemetry.failures["ring_full"] += 1
+        return Overloaded("Too many events wait to be written; send this one again later.")
+
+    async def await_room(self, count: int, *, again: bool = False) -> None:
+        """Return when it is worth while to submit so many events; see `room.Room.wait`.
+
+        Raises Overloaded when that is not soon.
+        """
+        if not await self._room.wait(count, again=again):
+            raise self._ring_full()
 
     def tail(self) -> tuple[Frame, ...]:
         """Return the committed frames that are held, oldest first.
@@ -212,6 +221,7 @@ class Buffer:
             if first and self._thread.is_alive():
                 self._hand_over()
                 self._queue.put(None)
+        self._room.close()
         # The loop may be the one that waits here, or be gone.
         if (loop := self._under_way) is not None:
             self._land(partial(_settle, loop))

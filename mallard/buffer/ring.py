@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from mallard.event import Frame
 
@@ -16,34 +17,33 @@ class Ring:
     """
 
     def __init__(self, capacity_events: int, capacity_bytes: int) -> None:
-        self._capacity_events = capacity_events
+        self.capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
         self._lock = threading.Lock()
         self._frames: deque[tuple[Frame, int]] = deque()
         self._reserved_events = 0
         self._committed_events = 0
         self._bytes = 0
+        self._on_room: Callable[[], None] = lambda: None
 
     def reserve(self, count: int) -> bool:
         """Take room for events about to be written, or return False when there is none."""
         with self._lock:
-            full = self._reserved_events + count > self._capacity_events
+            full = self._reserved_events + count > self.capacity_events
             if full or self._bytes >= self._capacity_bytes:
                 return False
             self._reserved_events += count
             return True
 
-    def has_room(self, count: int) -> bool:
-        """Tell whether events would be taken just now: so many, or a quarter of what fits."""
-        with self._lock:
-            count = min(count, self._capacity_events // 4)
-            fits = self._reserved_events + count <= self._capacity_events
-            return fits and self._bytes < self._capacity_bytes
-
     def cancel(self, count: int) -> None:
         """Give back room for events that were not written after all."""
         with self._lock:
             self._reserved_events -= count
+        self._on_room()
+
+    def tell(self, on_room: Callable[[], None]) -> None:
+        """Have on_room called whenever there is more room, on any thread; it must be short."""
+        self._on_room = on_room
 
     def restore(self, frame: Frame, size_bytes: int) -> None:
         """Hold a frame that the log gave back at start-up, whether or not there is room."""
@@ -65,11 +65,20 @@ class Ring:
                 self._reserved_events -= frame.rows
                 self._committed_events -= frame.rows
                 self._bytes -= size_bytes
+        self._on_room()
 
     def tail(self) -> tuple[Frame, ...]:
         """Return every frame that is held, oldest first."""
         with self._lock:
             return tuple(frame for frame, _ in self._frames)
+
+    @property
+    def free_events(self) -> int:
+        """How many events would be taken just now."""
+        with self._lock:
+            if self._bytes >= self._capacity_bytes:
+                return 0
+            return self.capacity_events - self._reserved_events
 
     @property
     def events(self) -> int:

@@ -94,6 +94,21 @@ class Admission:
             return [ACCEPTED] * len(raws)
         return [_SPAM_REFERRER if raw.referrer in spam else ACCEPTED for raw in raws]
 
+    def takes_all_of(self, sender: Sender) -> bool:
+        """Tell whether a sender's events are stored but for what `admits` says of each.
+
+        False where `verdicts` or `charge` has more to say.
+        """
+        if self._rate_limit.is_on or self._judge_sender(sender) is not ACCEPTED:
+            return False
+        return not self._sites or sender.origin is None or self._is_known_origin(sender.origin)
+
+    def admits(self, raw: RawEvent) -> bool:
+        """Tell whether an event of such a sender is stored."""
+        if self._sites and not self._sites.issuperset(raw.sites):
+            return False
+        return not self._referrers.is_spam_referrer(raw.referrer)
+
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and not self._is_known_origin(origin):
             raise Forbidden(

@@ -13,8 +13,9 @@ names of `event.Event`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -22,7 +23,7 @@ from mallard.event import Line
 from mallard.ingest.campaign import NO_CAMPAIGN, Campaign, read_campaign
 from mallard.ingest.geo import Places
 from mallard.ingest.page import split_page
-from mallard.ingest.payload import RawEvent
+from mallard.ingest.payload import Document, RawEvent, read_more
 from mallard.ingest.referrer import DIRECT, Referral, Referrers, attribute, is_own
 from mallard.ingest.sender import Sender
 from mallard.ingest.user_agent import UserAgents
@@ -45,6 +46,8 @@ Visited = tuple[bytes, str, Campaign, bytes]
 # What a referrer says: the columns from `referrer` to `channel` if there is no campaign, the host,
 # and all of it.
 Came = tuple[bytes, str | None, Referral]
+# The columns from `site_id` to `company_id`, by site, name and whether it is interactive.
+Begins = dict[tuple[str, str, bool], bytes]
 
 
 class _Kept(dict[str, T]):
@@ -90,6 +93,86 @@ class Enricher:
         is None where the address is unknown or a mail service's, and where a privacy signal asks
         for it. Raises Overloaded if a visitor id needs a salt that the disk does not take.
         """
+        lines: list[Line] = []
+        add = self._adder(lines, {}, {}, sender, (at_us, source, ingest_api))
+        for raw in raws:
+            add(raw)
+        return lines
+
+    def lines_of_batch(
+        self,
+        documents: Iterable[Document],
+        read: Callable[[Document], RawEvent | None],
+        sender: Sender,
+        at_us: int,
+        source: str,
+        ingest_api: str,
+    ) -> list[Line] | None:
+        """Do what `lines` does for events as they were sent; None if read gave None for one.
+
+        read: gives the raw event of what is admitted, None for any other, and raises what is to be
+        raised. It is not asked about an event whose parts were seen before.
+
+        What is kept is kept of admitted events, under texts that were checked: what is found under
+        a text as it was sent needs no second look. To read and admit such an event, and to put its
+        line together from what was read, takes twice as long.
+        """
+        lines: list[Line] = []
+        begins: Begins = {}
+        whos: dict[int | None, bytes] = {}
+        add = self._adder(lines, begins, whos, sender, (at_us, source, ingest_api))
+        routes, pages, cames, attributed = self._routes, self._pages, self._cames, self._attributed
+        join = b",".join
+        for document in documents:
+            get: Callable[[str], Any] = document.get
+            site_id, name, url, referrer, width = get("d"), get("n"), get("u"), get("r"), get("w")
+            fields = 3
+            if referrer is not None:
+                fields += 1
+            if width is not None:
+                fields += 1
+            interactive, kept, what = True, pages, _NOTHING_MORE
+            if len(document) != fields:
+                more = read_more(document)
+                if more is None:
+                    width = False  # which nothing is found under
+                else:
+                    interactive, kept = more[3], routes if more[4] else pages
+                    what = _what(*more[:3], *more[5:7])
+            try:
+                begin = begins.get((site_id, name, interactive))
+                page = kept.get(url)
+                came = _DIRECT if referrer is None else cames.get(referrer)
+                who = None if width is True or width is False else whos.get(width)
+            except TypeError:  # a list or an object is found nowhere
+                begin = None
+            if begin is None or page is None or came is None or who is None:
+                raw = read(document)
+                if raw is None:
+                    return None
+                add(raw)
+                continue
+            page_columns, hostname, campaign, tags = page
+            columns, host, referral = came
+            if host is not None and is_own(host, hostname, site_id):
+                columns, _, referral = _DIRECT
+            if campaign is not NO_CAMPAIGN:
+                columns = attributed(referral, campaign)
+            lines.append(join((begin, page_columns, columns, tags, who, what)))
+        return lines
+
+    def _adder(
+        self,
+        lines: list[Line],
+        begins: Begins,
+        whos: dict[int | None, bytes],
+        sender: Sender,
+        received: tuple[int, str, str],
+    ) -> Callable[[RawEvent], None]:
+        """Return what adds an event to the lines of a request, and to what is known of its parts.
+
+        whos: the columns from `country_code` to `language`, by the width of the screen.
+        """
         describe, user_agent, hints = self._agents.describe, sender.user_agent, sender.client_hints
         agent = describe(user_agent, hints)
         address = None if agent.is_proxy else sender.address
@@ -97,11 +180,8 @@ class Enricher:
         if sender.privacy_signal and self._signals_count:
             address = None
         visitors: dict[str, int | None] = {}
-        begins: dict[tuple[str, str, bool], bytes] = {}
-        whos: dict[int | None, bytes] = {}  # the columns from `country_code` to `language`
-        lines: list[Line] = []
-        pages, cames, join = self._pages, self._cames, b",".join
-        for raw in raws:
+
+        def add(raw: RawEvent) -> None:
             # Cut first: name by name, or uncut, it takes twice as long.
             sites, name, url, referrer, width, props, amount, currency = raw[:8]
             interactive, hash_mode, depth, engaged_ms = raw[8:12]
@@ -110,16 +190,11 @@ class Enricher:
                 told = agent.device_type is not None
                 runs_on = (agent if told else describe(user_agent, hints, width))[:5]
                 who = whos[width] = _piece((*place, *runs_on, width, sender.language))
-            is_plain = props is None and amount is None and depth is None and engaged_ms is None
-            what = _NOTHING_MORE
-            if not is_plain:
-                what = _piece(
-                    (props, None, None, amount, currency, None, engaged_ms, depth, False, False)
-                )
+            what = _what(props, amount, currency, depth, engaged_ms)
             is_short = len(url) + len(referrer or "") <= CACHED_LENGTH_MAX
             if is_short:
-                page = (self._routes if hash_mode else pages)[url]
-                came = _DIRECT if referrer is None else cames[referrer]
+                page = (self._routes if hash_mode else self._pages)[url]
+                came = _DIRECT if referrer is None else self._cames[referrer]
             else:
                 page = _read_page(url, hash_mode)
                 came = _DIRECT if referrer is None else self._read_referrer(referrer)
@@ -129,19 +204,18 @@ class Enricher:
                 if begin is None:
                     if site_id not in visitors and address is not None:
                         visitors[site_id] = self._visitors.visitor_id(
-                            site_id, address, user_agent, at_us
+                            site_id, address, user_agent, received[0]
                         )
-                    begin = _begin(
-                        site_id, at_us, name, source, ingest_api, interactive, visitors.get(site_id)
-                    )
+                    begin = _begin(site_id, name, interactive, received, visitors.get(site_id))
                     begins[site_id, name, interactive] = begin
                 columns, host, referral = came
                 if host is not None and is_own(host, hostname, site_id):
                     columns, _, referral = _DIRECT
                 if campaign is not NO_CAMPAIGN:
                     columns = (self._attributed if is_short else _attributed)(referral, campaign)
-                lines.append(join((begin, page_columns, columns, tags, who, what)))
-        return lines
+                lines.append(b",".join((begin, page_columns, columns, tags, who, what)))
+
+        return add
 
     def _read_referrer(self, referrer: str) -> Came:
         referral = self._referrers.read(referrer)
@@ -155,14 +229,13 @@ def _piece(values: tuple[object, ...]) -> bytes:
 
 def _begin(
     site_id: str,
-    at_us: int,
     name: str,
-    source: str,
-    ingest_api: str,
     interactive: bool,
+    received: tuple[int, str, str],
     visitor_id: int | None,
 ) -> bytes:
     """Return the columns from `site_id` to `company_id`."""
+    at_us, source, ingest_api = received
     event_type = _EVENT_TYPES.get(name, "track")
     # An engagement report is the page's doing; it must not undo a bounce.
     interactive = interactive and event_type != "engagement"
@@ -173,6 +246,21 @@ def _begin(
 
 # The columns from `props` on of an event that says nothing of them.
 _NOTHING_MORE = _piece((*[None] * 8, False, False))
+
+
+def _what(
+    props: str | None,
+    amount: Decimal | None,
+    currency: str | None,
+    depth: int | None,
+    engaged_ms: int | None,
+) -> bytes:
+    """Return the columns from `props` on."""
+    if props is None and amount is None and depth is None and engaged_ms is None:
+        return _NOTHING_MORE
+    return _piece((props, None, None, amount, currency, None, engaged_ms, depth, False, False))
+
+
 _DIRECT: Came = (_piece((DIRECT.url, DIRECT.source, DIRECT.channel)), None, DIRECT)
 
 

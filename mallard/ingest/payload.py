@@ -16,7 +16,7 @@ events API.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
@@ -59,8 +59,10 @@ _is_short = frozenset(LONG_NAMES).isdisjoint
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The shortest way an URL starts that needs no look at its scheme.
 _PLAIN_SCHEMES = ("https://", "http://", "/")
+_BATCH_RULE = f"an array of 1 to {BATCH_EVENTS_MAX} events"
 _PIXEL_FIELDS = frozenset("dnurw")
 
+Document = dict[str, Any]  # an event as it was sent
 _Names = Mapping[str, str]
 _AS_SHORT: _Names = {}
 
@@ -98,21 +100,30 @@ def from_json(body: bytes) -> RawEvent:
     document = read_json(body)
     if not isinstance(document, dict):
         raise InvalidInput("The body is JSON, but no object.", rule='an object such as {"d": ...}')
-    return _read(document)
+    return read_event(document)
 
 
 def batch_from_json(body: bytes) -> list[RawEvent]:
     """Read a JSON array of 1 to `BATCH_EVENTS_MAX` events; a refusal says which one, from 0."""
+    return read_batch(documents_from_json(body))
+
+
+def documents_from_json(body: bytes) -> list[Any]:
+    """Return the elements of a JSON array of 1 to `BATCH_EVENTS_MAX`; else raise InvalidInput."""
     documents = read_json(body)
-    rule = f"an array of 1 to {BATCH_EVENTS_MAX} events"
     if not isinstance(documents, list) or not 1 <= len(documents) <= BATCH_EVENTS_MAX:
-        raise InvalidInput("The body is not a batch.", rule=rule)
+        raise InvalidInput("The body is not a batch.", rule=_BATCH_RULE)
+    return documents
+
+
+def read_batch(documents: Sequence[Any]) -> list[RawEvent]:
+    """Read the elements of a batch; a refusal says which one, from 0."""
     raws: list[RawEvent] = []
     try:
         for document in documents:
             if type(document) is not dict:
                 raise InvalidInput("An event is no object.", rule='an object such as {"d": ...}')
-            raws.append(_read(document))
+            raws.append(read_event(document))
     except InvalidInput as error:
         index = len(raws)
         field = f"[{index}].{error.field}" if error.field else f"[{index}]"
@@ -120,7 +131,7 @@ def batch_from_json(body: bytes) -> list[RawEvent]:
         raise type(error)(detail, field=field, rule=error.rule) from None
     if sum(map(len, map(_sites_of, raws))) > BATCH_EVENTS_MAX:
         raise InvalidInput(
-            "With one event for each of its sites, the batch is too large.", rule=rule
+            "With one event for each of its sites, the batch is too large.", rule=_BATCH_RULE
         )
     return raws
 
@@ -143,7 +154,7 @@ def from_query(query_string: bytes) -> RawEvent:
         raise InvalidInput(
             "The query string has too many fields.", rule=f"at most {QUERY_FIELDS_MAX}"
         ) from None
-    fields: dict[str, Any] = {}
+    fields: Document = {}
     for name, value in pairs:
         if name in _PIXEL_FIELDS and name not in fields:
             fields[name] = value
@@ -156,10 +167,11 @@ def from_query(query_string: bytes) -> RawEvent:
         whole = len(width) <= 10 and width.isascii() and width.isdigit()
         fields["w"] = int(width) if whole else width
     fields["n"] = fields.get("n") or "pageview"
-    return _read(fields)
+    return read_event(fields)
 
 
-def _read(document: dict[str, Any]) -> RawEvent:
+def read_event(document: Document) -> RawEvent:
+    """Read one event as it was sent. Raises MissingInput or InvalidInput."""
     get = document.get
     domain, name, url, referrer, width = get("d"), get("n"), get("u"), get("r"), get("w")
     fields = 3
@@ -194,8 +206,8 @@ def _read(document: dict[str, Any]) -> RawEvent:
     return _read_any(document)
 
 
-def _read_any(document: dict[str, Any]) -> RawEvent:
-    """Do what `_read` does, for any event, and say what is wrong with one that is refused."""
+def _read_any(document: Document) -> RawEvent:
+    """Do what `read_event` does, for any event, and say what is wrong with one that is refused."""
     names = _AS_SHORT
     if not _is_short(document):
         document, names = _shortened(document)
@@ -215,7 +227,15 @@ def _read_any(document: dict[str, Any]) -> RawEvent:
     )
 
 
-def _more(document: dict[str, Any], names: _Names) -> tuple[Any, ...]:
+def read_more(document: Document) -> tuple[Any, ...] | None:
+    """Return an event's fields of a `RawEvent` from props on, None if it has long names.
+
+    Raises InvalidInput.
+    """
+    return _more(document, _AS_SHORT) if _is_short(document) else None
+
+
+def _more(document: Document, names: _Names) -> tuple[Any, ...]:
     """Return the fields of a `RawEvent` from props on."""
     get = document.get
     props, amount = get("p"), get("ra")
@@ -240,7 +260,7 @@ def _more(document: dict[str, Any], names: _Names) -> tuple[Any, ...]:
     )
 
 
-def _shortened(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def _shortened(document: Document) -> tuple[Document, dict[str, str]]:
     """Return an event with its short names, and for each of them what the client wrote."""
     short = dict(document)
     names: dict[str, str] = {}
@@ -251,7 +271,7 @@ def _shortened(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     return short, names
 
 
-def _refuse_missing(document: dict[str, Any], names: _Names) -> NoReturn:
+def _refuse_missing(document: Document, names: _Names) -> NoReturn:
     field = next(field for field in ("d", "n", "u") if document.get(field) is None)
     raise MissingInput(f"{field} is missing.", field=field, rule="a text that is not empty")
 

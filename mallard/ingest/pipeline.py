@@ -14,10 +14,16 @@ from math import ceil
 from typing import Any, Literal, NamedTuple, Protocol
 
 from mallard.clock import Clock, to_datetime
-from mallard.errors import MallardError, RateLimited
+from mallard.errors import InvalidInput, MallardError, RateLimited
 from mallard.event import Event, Line, unpack
 from mallard.ingest.admission import ACCEPTED, Admission, Reason
-from mallard.ingest.payload import RawEvent
+from mallard.ingest.payload import (
+    BATCH_EVENTS_MAX,
+    Document,
+    RawEvent,
+    read_batch,
+    read_event,
+)
 from mallard.ingest.sender import Sender
 from mallard.telemetry import Telemetry
 
@@ -48,6 +54,17 @@ class Enriches(Protocol):
     ) -> list[Line]:
         """Return what is stored of a sender's raw events: a line for each of their sites."""
 
+    def lines_of_batch(
+        self,
+        documents: Iterable[Document],
+        read: Callable[[Document], RawEvent | None],
+        sender: Sender,
+        at_us: int,
+        source: str,
+        ingest_api: str,
+    ) -> list[Line] | None:
+        """Do the same for events as they were sent; None if read gave None for one."""
+
 
 class Appends(Protocol):
     """What `buffer.Buffer` does, as far as the path needs it."""
@@ -60,8 +77,8 @@ class Appends(Protocol):
         Raises Overloaded.
         """
 
-    def has_room(self, count: int) -> bool:
-        """Tell whether it is worth while to submit so many events."""
+    async def await_room(self, count: int, *, again: bool = False) -> None:
+        """Return when it is worth while to submit so many events; raises Overloaded."""
 
 
 class Pipeline:
@@ -81,9 +98,12 @@ class Pipeline:
         self._clock = clock
         self._telemetry = telemetry
 
-    def has_room(self, count: int) -> bool:
-        """Tell whether so many events would find room just now."""
-        return self._buffer.has_room(count)
+    async def await_room(self, *, again: bool = False) -> None:
+        """Return when a batch would find room. Raises Overloaded when it does not soon.
+
+        again: for who has waited already and did something since.
+        """
+        await self._buffer.await_room(BATCH_EVENTS_MAX, again=again)
 
     async def accept(self, raws: Sequence[RawEvent], sender: Sender, door: Door) -> Outcome:
         """Store what is admitted of a request's events, an event for each of its sites.
@@ -94,6 +114,36 @@ class Pipeline:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.submit(raws, sender, door, partial(_resolve, future))
         return await future
+
+    async def accept_batch(self, documents: Sequence[Any], sender: Sender) -> Outcome:
+        """Do what `accept` does with what `payload.read_batch` makes of a batch's elements.
+
+        Raises what either raises.
+        """
+        lines, at_us = None, self._clock.now_ms() * 1000
+        if self._admission.takes_all_of(sender) and set(map(type, documents)) == {dict}:
+            lines = self._lines_of_batch(documents, sender, at_us)
+        if lines is None:  # something is dropped or refused: each event is asked what it is
+            return await self.accept(read_batch(documents), sender, "batch")
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._store(lines, at_us, _NONE_DROPPED, "batch", partial(_resolve, future))
+        return await future
+
+    def _lines_of_batch(
+        self, documents: Sequence[Document], sender: Sender, at_us: int
+    ) -> list[Line] | None:
+        """Return the lines of a batch of which all is stored, else None."""
+
+        def read(document: Document) -> RawEvent | None:
+            raw = read_event(document)
+            return raw if self._admission.admits(raw) else None
+
+        source = _source(sender, "batch")
+        try:
+            lines = self._enricher.lines_of_batch(documents, read, sender, at_us, source, "batch")
+        except InvalidInput:
+            return None
+        return None if lines is None or len(lines) > BATCH_EVENTS_MAX else lines
 
     def submit(self, raws: Sequence[RawEvent], sender: Sender, door: Door, settle: Settle) -> None:
         """Do what `accept` does, and call settle, now or later, when it is done.
@@ -113,7 +163,16 @@ class Pipeline:
         self._admission.charge(admitted)
         at_us = self._clock.now_ms() * 1000
         lines = self._enricher.lines(admitted, sender, at_us, _source(sender, door), door)
+        self._store(lines, at_us, dropped, door, settle)
 
+    def _store(
+        self,
+        lines: Sequence[Line],
+        at_us: int,
+        dropped: Sequence[tuple[RawEvent, Reason]],
+        door: Door,
+        settle: Settle,
+    ) -> None:
         def stored(result: object) -> None:
             if isinstance(result, Exception):
                 settle(result)

@@ -13,7 +13,6 @@ headers has not seen the image.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,11 +22,11 @@ from starlette.types import Receive, Scope, Send
 from mallard.errors import MallardError, MissingInput
 from mallard.ingest.address import AddressReader
 from mallard.ingest.payload import (
-    BATCH_EVENTS_MAX,
     RawEvent,
-    batch_from_json,
+    documents_from_json,
     from_json,
     from_query,
+    read_batch,
 )
 from mallard.ingest.pipeline import Outcome, Pipeline
 from mallard.telemetry import Telemetry
@@ -45,11 +44,6 @@ from mallard.web.senders import SenderReader
 
 EVENT_BYTES_MAX = 64 * 1024  # 003
 BATCH_BYTES_MAX = 1024 * 1024
-# A batch that comes while events are written to Parquet more slowly than they come waits for room
-# so long, and is refused after that: what it costs to read one would keep the writing up still
-# more. A flush makes room for twenty each tenth of a second or so.
-ROOM_LOOKS = 400
-ROOM_LOOK_SECONDS = 0.005
 
 # A transparent GIF89a of one pixel: header, screen with two colours, their table, a graphic
 # control extension that makes the first one transparent, the image, the end.
@@ -172,29 +166,25 @@ class Collector:
     async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
+            # What it costs to read a batch that is refused would keep the writing up still more.
+            await self._pipeline.await_room()
             body = await self._bodies.read(headers, receive, BATCH_BYTES_MAX)
             if body is None:
                 return
-            await self._wait_for_room()
+            await self._pipeline.await_room(again=True)
             # Nobody comes in between from here to where the room is taken.
-            raws = batch_from_json(body)
+            documents = documents_from_json(body)
             sender = self._senders.read(scope, headers)
             if _is_debug(headers):
+                raws = read_batch(documents)
                 explained = [self._pipeline.explain(raw, sender, "batch") for raw in raws]
                 await _respond_json(send, explained)
                 return
-            outcome = await self._pipeline.accept(raws, sender, "batch")
+            outcome = await self._pipeline.accept_batch(documents, sender)
         except MallardError as error:
             await self._refuse(send, error, headers)
             return
         await _respond(send, 202, _taken(outcome), b"")
-
-    async def _wait_for_room(self) -> None:
-        """Return once there is room for a batch, or it has been waited for long enough."""
-        for _ in range(ROOM_LOOKS):
-            if self._pipeline.has_room(BATCH_EVENTS_MAX):
-                return
-            await asyncio.sleep(ROOM_LOOK_SECONDS)
 
     async def _pixel(self, scope: Scope, send: Send) -> None:
         headers = dict(scope["headers"])

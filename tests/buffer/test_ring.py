@@ -26,14 +26,17 @@ def test_room_is_given_up_to_the_bound_in_events_and_not_beyond() -> None:
     assert ring.reserve(2)
 
 
-def test_there_is_room_for_as_many_as_could_be_reserved_but_a_quarter_is_enough() -> None:
+def test_what_is_free_could_be_reserved_and_who_asked_is_told_when_there_is_more() -> None:
     ring = Ring(100, 1_000)
+    free: list[int] = []
+    ring.tell(lambda: free.append(ring.free_events))
     assert ring.reserve(80)
-    assert [ring.has_room(count) for count in (20, 21, 1_000)] == [True, False, False]
+    assert ring.free_events == 20
     ring.cancel(5)
-    assert ring.has_room(1_000)
     ring.publish([(make_frame(1, 75), 1_000)])
-    assert not ring.has_room(1)
+    assert ring.free_events == 0
+    ring.release(75)
+    assert free == [25, 100]
 
 
 def test_no_room_is_given_once_the_bound_in_bytes_is_reached() -> None:

@@ -16,7 +16,7 @@ from mallard.errors import Forbidden, Overloaded, RateLimited
 from mallard.event import Event, Line, line_of, unpack
 from mallard.ingest.admission import Admission, Reason
 from mallard.ingest.bots import Bots
-from mallard.ingest.payload import RawEvent
+from mallard.ingest.payload import Document, RawEvent
 from mallard.ingest.pipeline import Outcome, Pipeline, readable
 from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
@@ -41,6 +41,17 @@ class Enricher:
             for site_id in raw.sites
         ]
 
+    def lines_of_batch(
+        self,
+        documents: Iterable[Document],
+        read: Callable[[Document], RawEvent | None],
+        sender: Sender,
+        at_us: int,
+        source: str,
+        ingest_api: str,
+    ) -> list[Line] | None:
+        return None
+
 
 class Buffer:
     """Takes events until it is full."""
@@ -58,8 +69,8 @@ class Buffer:
         assert {event.timestamp for event in self.commits[-1]} == {received_at}
         settle(None)
 
-    def has_room(self, count: int) -> bool:
-        return not self.full
+    async def await_room(self, count: int, *, again: bool = False) -> None:
+        assert not self.full
 
 
 class Path:

@@ -6,12 +6,14 @@ import asyncio
 import gzip
 import json
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
+from mallard.buffer import room
 from mallard.config import (
     BufferConfig,
     Config,
@@ -22,7 +24,6 @@ from mallard.config import (
 )
 from mallard.errors import Overloaded
 from mallard.ingest.address import AddressReader
-from mallard.web import collect
 from mallard.web.body import BodyReader
 from mallard.web.collect import PIXEL, Collector
 from tests.web.running import BROWSER, Running, running
@@ -273,7 +274,6 @@ async def test_what_the_buffer_does_not_take_is_503_and_an_image_all_the_same(
 async def test_a_batch_waits_for_room_and_is_refused_only_when_none_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "ROOM_LOOK_SECONDS", 0)
     batch = json.dumps([EVENT] * 1000)
     async with running(tmp_path) as mallard:
 
@@ -282,15 +282,33 @@ async def test_a_batch_waits_for_room_and_is_refused_only_when_none_is_made(
 
         assert mallard.server.buffer.ring.reserve(BufferConfig().capacity_events - 1000)
         assert await send() == 202
-        monkeypatch.setattr(collect, "ROOM_LOOKS", 10)
-        assert await send() == 503
-        monkeypatch.setattr(collect, "ROOM_LOOKS", 1_000_000_000)
+        with monkeypatch.context() as patched:
+            patched.setattr(room, "WAIT_SECONDS", 0)
+            assert await send() == 503
+        assert mallard.server.telemetry.failures["ring_full"] == 1
         waiting = asyncio.create_task(send())
         for _ in range(100):
             await asyncio.sleep(0)
         assert not waiting.done()
         mallard.server.flusher.flush()
         assert await waiting == 202
+
+
+async def test_a_batch_is_not_read_while_it_waits_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "WAIT_SECONDS", 0)
+    pieces: list[bytes] = []
+
+    async def pieces_of_body() -> AsyncIterator[bytes]:
+        pieces.append(b"[]")
+        yield pieces[-1]
+
+    async with running(tmp_path) as mallard:
+        assert mallard.server.buffer.ring.reserve(BufferConfig().capacity_events)
+        answer = await mallard.client.post("/api/event/batch", content=pieces_of_body())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert pieces == []
 
 
 # --- methods and CORS ---
