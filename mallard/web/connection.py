@@ -35,6 +35,7 @@ AHEAD_MAX = 128  # requests that wait for the answers to earlier ones; browsers 
 # Of the same length, so that no other header has to change.
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _PROBLEMS = {
+    400: {"error": "invalid_request", "detail": "This is no request in HTTP/1.1."},
     408: {"error": "request_timeout", "detail": "The request did not arrive in time."},
     431: {"error": "head_too_large", "detail": "The request's headers are too large."},
 }
@@ -125,6 +126,23 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._received_bytes = 0
         super().on_message_complete()
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
+            # It was answered before it was all there, and the rest took the timer away.
+            self._await_next(self.timeout_keep_alive)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and close; behind an earlier request, once that is answered."""
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        if waiting and (self._in_head or self.pipeline):
+            self.cycle.keep_alive = False
+            return
+        # What is wrong in its body may have been answered already, or begun to be.
+        if self._in_head or (waiting and not self.cycle.response_started):
+            self._say(400)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        pass  # CONNECT is answered as any other method that no path takes
 
     def answered(self) -> None:
         """Go on after a direct answer as `on_response_complete` does after others.
@@ -177,11 +195,14 @@ class Connection(HttpToolsProtocol):
             return
         idle = self.cycle is None or self.cycle.response_complete
         if self._in_head and self._received_bytes and idle:
-            body = orjson.dumps(_PROBLEMS[status])
-            self.transport.write(
-                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                "connection: close\r\n\r\n".encode()
-                + body
-            )
+            self._say(status)
         self.transport.close()
+
+    def _say(self, status: int) -> None:
+        body = orjson.dumps(_PROBLEMS[status])
+        self.transport.write(
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n".encode()
+            + body
+        )

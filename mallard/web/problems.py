@@ -49,8 +49,6 @@ STATUS: dict[type, int] = {
     Overloaded: 503,
     MallardError: 500,
 }
-# Where the request's body may not have been read to its end, the connection cannot go on.
-_CLOSING = frozenset({408, 413, 415})
 
 
 def status_of(error: MallardError) -> int:
@@ -87,7 +85,10 @@ def problem(
         headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
     if isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in _CLOSING:
+    if status == 408:
+        # What is still to come of the body may never come. Of one that is too large the rest is
+        # read and thrown away, within the limits of `connection`: who is cut off while he sends
+        # mostly sees that, and not the answer.
         headers.append((b"connection", b"close"))
     return status, headers, body
 

@@ -189,6 +189,27 @@ async def test_requests_sent_ahead_of_their_answers_are_answered_in_turn(
     assert read_everything(guarded.data) == 50
 
 
+async def test_what_is_no_http_is_refused_in_the_one_shape_and_behind_earlier_answers(
+    guarded: RunningServer,
+) -> None:
+    event = message("POST", "/api/event", BODY, {"User-Agent": AGENT})
+    for sent, statuses in (
+        (b"\x16\x03\x01\x02\r\n\r\n", [400]),
+        (event + b"\x16\x03\x01\x02\r\n\r\n", [202]),
+        (CHUNKED + b"no size\r\n", [400]),
+        (message("CONNECT", "/api/event"), [405]),
+    ):
+        async with await Connection.open(guarded.port) as connection:
+            await connection.send(sent)
+            for status in statuses:
+                answer = await connection.answer()
+                assert answer.status == status
+                if status >= 400:
+                    assert orjson.loads(answer.body).keys() == {"error", "detail"}
+    assert "websockets" not in guarded.logs
+    assert read_everything(guarded.data) == 1
+
+
 async def test_a_client_that_offers_an_upgrade_is_served_without_one(
     guarded: RunningServer,
 ) -> None:

@@ -121,7 +121,6 @@ async def test_a_bomb_is_413(mallard: Running, encoding: str) -> None:
     assert len(bomb) < 65_536
     answer = await mallard.post(bomb, content_encoding=encoding)
     assert (answer.status_code, answer.json()["error"]) == (413, "payload_too_large")
-    assert answer.headers["connection"] == "close"
 
 
 # --- drops ---

@@ -227,6 +227,18 @@ async def test_a_connection_ends_when_nothing_comes_for_long_after_the_last_answ
                     await client.answer()
 
 
+async def test_a_connection_ends_too_when_what_was_answered_early_has_come(
+    served: tuple[Server, int], made: list[Connection]
+) -> None:
+    _, port = served
+    async with await Client.open(port) as client:
+        await client.send(b"GET /health/live HTTP/1.1\r\nHost: m\r\nContent-Length: 1\r\n\r\n")
+        assert (await client.answer()).status == 200
+        await client.send(b"x")
+        await asyncio.to_thread(until, lambda: not made[-1]._in_message, "the body has come")
+        assert made[-1].timeout_keep_alive_task is not None
+
+
 async def test_a_client_that_asks_for_it_is_hung_up_on(served: tuple[Server, int]) -> None:
     _, port = served
     async with await Client.open(port) as client:
