@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mallard.accounts.accounts import Accounts
 from mallard.buffer.buffer import Buffer
-from mallard.buffer.wal import LogReport, first_logged
+from mallard.buffer.wal import LogReport, first_logged, gone_text
 from mallard.clock import Clock
 from mallard.config import Config, GeoConfig
 from mallard.control import Control
@@ -329,6 +329,7 @@ def _log_notes(report: LogReport) -> list[str]:
         f"{last - first + 1} events, positions {first} to {last}, were lost from the log"
         for first, last in report.missing
     ]
+    notes += [gone_text(*gone) for gone in report.gone]
     for note in notes:
         _log.error("%s", note)
     if report.torn_bytes:

@@ -6,21 +6,27 @@ Invariants:
   were never acknowledged: their write or sync failed, their numbers were given again.
 * Positions have no holes. A hole between what was read is exactly what was lost.
 * Segments are removed oldest first, so that the first rule holds after a crash in between.
+* A segment that holds acknowledged events has its name, of an empty file, in a folder beside the
+  log: the last one would not be missed otherwise. The name comes after the first of them, and
+  goes before the segment does. It is never synced: a power loss may take it, and costs no event.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mallard.buffer.frame import Damage, decode, scan
+from mallard.errors import StorageError
 from mallard.event import Frame
 from mallard.files import Files
 from mallard.uring import Syncs
 
 SUFFIX = ".wal"
+NAMES = "wal-names"  # beside the log's folder: who empties that one leaves this
 
 
 @dataclass(slots=True)
@@ -29,8 +35,11 @@ class LogReport:
 
     events: how many were read. torn_bytes: of writes that never finished and so were never
     acknowledged. damaged: (segment, damage) where bytes changed after they were written.
-    missing: (first, last) positions, both inclusive, that are in no frame. next_position: the
-    first that was not given yet, as far as the log knows.
+    missing: (first, last) positions, both inclusive, that are in no frame. gone: (segment, what
+    became of it, position) of a last segment whose events from that position on were acknowledged
+    and are not there; nothing says how many. unusable: sentences, each with a segment that is there
+    and cannot be used as it is, and what to do. next_position: the first that was not given yet,
+    as far as the log knows.
     """
 
     events: int = 0
@@ -38,6 +47,13 @@ class LogReport:
     torn_bytes: int = 0
     damaged: list[tuple[str, Damage]] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
+    gone: list[tuple[str, str, int]] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong, but for positions that are missing."""
+        return not (self.damaged or self.gone or self.unusable)
 
 
 def segment_name(first_position: int) -> str:
@@ -66,7 +82,10 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
     that vanishes while reading was covered by a newer watermark: the reader takes its snapshot of
     the store afterwards.
     """
-    found = segments(folder, files)
+    names = folder.with_name(NAMES)
+    named = segments(names, files)
+    there = segments(folder, files)  # second, because a segment goes after its name
+    found = sorted({*named, *there})
     expected = report.next_position = after + 1
     for index, (start, name) in enumerate(found):
         limit = found[index + 1][0] if index + 1 < len(found) else None
@@ -75,10 +94,17 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
             report.missing.append((expected, start - 1))
             expected = report.next_position = start
         try:
-            data = files.read(folder / name)
-        except FileNotFoundError:
+            data = _content(folder / name, files)
+        except OSError as error:
+            report.unusable.append(_unreadable(name, error))
             continue
-        for item in scan(data):
+        if not data:
+            # Before and after: else it was begun, or trimmed, between two looks.
+            if limit is None and (start, name) in named and name in files.names(names):
+                what = "is missing" if data is None else "is empty"
+                report.gone.append((name, what, expected))
+            continue
+        for number, item in enumerate(scan(data)):
             if isinstance(item, Damage):
                 if item.torn:
                     report.torn_bytes += item.length
@@ -87,6 +113,8 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
                 continue
             header, payload = item
             first, last = header.first_position, header.first_position + header.rows - 1
+            if not number and first != start:
+                report.unusable.append(_renamed(name, first))
             if last < expected or (limit is not None and first >= limit):
                 continue
             if first > expected:
@@ -94,6 +122,45 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
             expected = report.next_position = last + 1
             report.events += header.rows
             yield decode(header, payload)
+
+
+def note_name(folder: Path, name: str, files: Files) -> None:
+    """Have a segment be missed once it is gone; raises OSError."""
+    files.close(files.create(folder.with_name(NAMES) / name))
+
+
+def forget_name(folder: Path, name: str, files: Files) -> None:
+    """Have a segment not be missed; raises OSError."""
+    files.remove(folder.with_name(NAMES) / name)
+
+
+def gone_text(name: str, what: str, first: int) -> str:
+    """Say what became of a last segment that is in `LogReport.gone`."""
+    return (
+        f"wal/{name} {what}, and it held acknowledged events: those from position {first} on are "
+        "in no part, and nothing says how many there were"
+    )
+
+
+def _content(path: Path, files: Files) -> bytes | None:
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    return (
+        f"wal/{name} cannot be read ({error.strerror or error}). See to the disk; or, to go on "
+        "without the events in it, move it away."
+    )
+
+
+def _renamed(name: str, first: int) -> str:
+    return (
+        f"wal/{name} was renamed or copied: it begins with position {first}. Name it "
+        f"wal/{segment_name(first)}, or move it away if that is there."
+    )
 
 
 class Wal:
@@ -114,14 +181,26 @@ class Wal:
         self._descriptor: int | None = None
         self._size = 0
         self._stray = False  # a failed append may have left frames that no segment ends yet
+        self._unnamed: str | None = None  # the newest segment, until it would be missed
 
     def recover(self, after: int) -> tuple[list[Frame], LogReport]:
-        """Return the frames past the watermark, and what was wrong with the log."""
+        """Return the frames past the watermark, and what was wrong with the log.
+
+        Raises StorageError while a segment is there that cannot be used as it is: it may be all
+        there is of some events, whose positions would be given again.
+        """
         self._files.make_folder(self._folder)
+        self._files.make_folder(self._folder.with_name(NAMES))
         report = LogReport()
         frames = list(read_log(self._folder, self._files, after, report))
+        if report.unusable:
+            raise StorageError(" ".join(report.unusable))
         self._damaged = {name for name, _ in report.damaged}
         self._segments = segments(self._folder, self._files)
+        there = {name for _, name in self._segments}
+        for _, name in segments(self._folder.with_name(NAMES), self._files):
+            if name not in there:
+                forget_name(self._folder, name, self._files)  # this report was its last
         return frames, report
 
     @property
@@ -159,6 +238,8 @@ class Wal:
             self._abandon()
             raise
         self._size += len(data)
+        if syncs is None:
+            self._note_name()
 
     def end_sync(self, syncs: Syncs) -> None:
         """Return once what was appended last survives a power loss, or raise as `append` does."""
@@ -167,6 +248,7 @@ class Wal:
         except BaseException:
             self._abandon()
             raise
+        self._note_name()
 
     def disown(self, next_position: int) -> None:
         """Have what a failed append may have left in a file never be read; else do nothing.
@@ -189,6 +271,7 @@ class Wal:
             if end > watermark + 1 or (len(self._segments) == 1 and self._descriptor is not None):
                 return
             _, name = self._segments[0]
+            forget_name(self._folder, name, self._files)
             if name in self._damaged:
                 self._set_aside(name)
             else:
@@ -206,17 +289,24 @@ class Wal:
     def _begin(self, first_position: int) -> int:
         self._close()
         name = segment_name(first_position)
+        forget_name(self._folder, name, self._files)
         if name in self._damaged:
             self._set_aside(name)
         # A segment of the same name holds no acknowledged frame, or this position would be taken.
         descriptor = self._files.create(self._folder / name)
-        self._descriptor = descriptor
+        self._descriptor, self._unnamed = descriptor, name
         self._size = 0
         self._files.sync_folder(self._folder)
         self._stray = False
         if not self._segments or self._segments[-1][0] != first_position:
             self._segments.append((first_position, name))
         return descriptor
+
+    def _note_name(self) -> None:
+        if self._unnamed and self._size:
+            with contextlib.suppress(OSError):  # the next append does it
+                note_name(self._folder, self._unnamed, self._files)
+                self._unnamed = None
 
     def _set_aside(self, name: str) -> None:
         self._files.set_aside(self._folder / name, self._quarantine)

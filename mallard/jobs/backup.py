@@ -18,7 +18,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from mallard.buffer.frame import encode
-from mallard.buffer.wal import LogReport, read_log, segment_name, segments
+from mallard.buffer.wal import (
+    NAMES,
+    LogReport,
+    forget_name,
+    note_name,
+    read_log,
+    segment_name,
+    segments,
+)
 from mallard.errors import CorruptData, StorageError
 from mallard.files import TEMPORARY_SUFFIX, Files, FolderLock
 from mallard.jobs.verify import log_problems
@@ -31,7 +39,9 @@ from mallard.store.snapshot import Snapshot
 
 WAL = "wal"
 # What a first backup that did not end may have left in a folder.
-_BEGUN = {"lock", WAL, NEW_DATABASE, f"{NEW_DATABASE}-journal", *partition.FOLDERS}
+_BEGUN = {"lock", WAL, NAMES, NEW_DATABASE, f"{NEW_DATABASE}-journal", *partition.FOLDERS}
+_BACK_UP_AGAIN = "What backup it holds is whole; see to the disk and back up again, which goes on."
+_RESTORE_AGAIN = "See to the disk, remove the folder and restore again."
 # How often files may vanish, because they were compacted meanwhile, before we give up.
 TRIES = 10
 
@@ -70,7 +80,7 @@ def backup(
     _refuse_nested(data, target)
     with LocalReader(data, files) as store, _held(target, files):
         before = _earlier_backup(store, target, files)
-        copy = _Copy(data, store, target, files, before, told)
+        copy = _Copy(data, store, target, files, before, told, _BACK_UP_AGAIN)
         return copy.run(also)
 
 
@@ -90,12 +100,16 @@ def restore(source: Path, data: Path, files: Files, also: Sequence[str] = ()) ->
         if found:
             raise StorageError(f"{data} is not empty. Restore to a folder that is.")
         with _held(data, files):
-            copy = _Copy(source, store, data, files, {}, lambda _, __: None)
+            copy = _Copy(source, store, data, files, {}, lambda _, __: None, _RESTORE_AGAIN)
             return copy.run([name for name in also if name in files.names(source)])
 
 
 class _Copy:
-    """One copy; before: by location, the digest of files that target's own manifest names."""
+    """One copy.
+
+    before: by location, the digest of files that target's own manifest names. again: what to do
+    when it cannot be written.
+    """
 
     def __init__(
         self,
@@ -105,6 +119,7 @@ class _Copy:
         files: Files,
         before: dict[str, str],
         told: Told,
+        again: str,
     ) -> None:
         self._data = data
         self._store = store
@@ -112,6 +127,7 @@ class _Copy:
         self._files = files
         self._before = before
         self._told = told
+        self._again = again
         self._damaged: dict[str, str] = {}  # by location
         self._outcome = Outcome()
 
@@ -122,7 +138,7 @@ class _Copy:
             for _ in range(TRIES):
                 # The tail first, the manifest second: what a flush moves in between is in both.
                 report, tail = self._write_tail()
-                snapshot = self._store.copy_manifest(self._target / NEW_DATABASE)
+                snapshot = self._copy_manifest()
                 vanished = self._copy_files(snapshot)
                 if not vanished:
                     break
@@ -137,7 +153,7 @@ class _Copy:
             self._remove_others(snapshot)
         except OSError as error:
             raise StorageError(
-                f"{self._target} could not be written to ({error}). What backup it holds is whole."
+                f"{self._target} could not be written to ({error}). {self._again}"
             ) from error
         log_problems(report, snapshot.watermark, outcome.notes, outcome.problems)
         self._tell(snapshot, tail, report)
@@ -224,11 +240,18 @@ class _Copy:
 
     # --- log and database ---
 
+    def _copy_manifest(self) -> Snapshot:
+        try:
+            return self._store.copy_manifest(self._target / NEW_DATABASE)
+        except StorageError as error:
+            raise StorageError(f"{error.detail} {self._again}") from error
+
     def _write_tail(self) -> tuple[LogReport, str | None]:
         """Write what is in no part yet as one segment, under a temporary name; return its name."""
         report, watermark = LogReport(), self._store.snapshot().watermark
         folder = self._target / WAL
         self._files.make_folder(folder)
+        self._files.make_folder(self._target / NAMES)
         descriptor, name = None, None
         try:
             for frame in read_log(self._data / WAL, self._files, watermark, report):
@@ -236,6 +259,8 @@ class _Copy:
                     name = segment_name(frame.first_position)
                     descriptor = self._files.create(folder / f"{name}{TEMPORARY_SUFFIX}")
                 self._files.write(descriptor, encode(frame))
+            if report.unusable:
+                raise StorageError(" ".join(report.unusable))
             if descriptor is not None:
                 self._files.sync(descriptor)
         finally:
@@ -256,6 +281,7 @@ class _Copy:
             if tail:
                 self._files.rename(folder / f"{tail}{TEMPORARY_SUFFIX}", folder / tail)
                 self._files.sync_folder(folder)
+                note_name(folder, tail, self._files)
 
         new = DATABASE not in self._files.names(self._target)
         if new:
@@ -266,6 +292,7 @@ class _Copy:
             put_tail()
         for _, name in segments(folder, self._files):  # oldest first
             if name != tail:
+                forget_name(folder, name, self._files)
                 self._files.remove(folder / name)
 
     def _remove_others(self, snapshot: Snapshot) -> None:

@@ -1,7 +1,7 @@
 """Looks a data folder over: what is wrong with it, and what to do.
 
-It reads what is said of files, not what is in them, which `verify` does; it changes nothing, and a
-server may run meanwhile.
+It reads the log, which is small, and what is said of files, not what is in them, which `verify`
+does; it changes nothing, and a server may run meanwhile.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import datetime
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 
-from mallard.buffer.wal import first_logged, segments
+from mallard.buffer.wal import LogReport, first_logged, read_log, segments
 from mallard.clock import Clock, to_datetime, utc_date
 from mallard.config import Config
 from mallard.errors import StorageError
 from mallard.files import Files, lock_holder
 from mallard.jobs import expiry, policy, rollup
+from mallard.jobs.verify import log_problems
 from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
@@ -67,6 +69,7 @@ class _Patient:
     history: list[Version]
     known: set[str]
     salts: str
+    log: LogReport
 
     def unless_running(self, text: str, advice: str) -> Remark:
         """Judge what a running server should have done by itself."""
@@ -79,6 +82,9 @@ def examine(data: Path, config: Config, files: Files, clock: Clock, salts: str) 
     """Return what there is to say; salts: the folder they lie in."""
     try:
         with LocalReader(data, files) as store:
+            log = LogReport()
+            # Before the snapshot, as `read_log` asks for.
+            deque(read_log(data / "wal", files, store.snapshot().watermark, log), maxlen=0)
             known = store.manifest.known()
             known |= {partition.retired(each.file.location) for each in store.manifest.retired()}
             patient = _Patient(
@@ -91,6 +97,7 @@ def examine(data: Path, config: Config, files: Files, clock: Clock, salts: str) 
                 store.manifest.history(),
                 known,
                 salts,
+                log,
             )
     except StorageError as error:
         return [Remark(Severity.WRONG, error.detail)]
@@ -233,6 +240,14 @@ def _rules(patient: _Patient) -> Iterator[Remark]:
 
 
 def _log(patient: _Patient) -> Iterator[Remark]:
+    notes: list[str] = []
+    problems: list[str] = []
+    log_problems(patient.log, patient.snapshot.watermark, notes, problems)
+    yield from (Remark(Severity.WRONG, problem) for problem in problems)
+    yield from (Remark(Severity.NOTE, note) for note in notes)
+
+
+def _waiting(patient: _Patient) -> Iterator[Remark]:
     found = segments(patient.data / "wal", patient.files)
     watermark = patient.snapshot.watermark
     covered = [name for (_, name), (end, _) in pairwise(found) if end <= watermark + 1]
@@ -243,7 +258,7 @@ def _log(patient: _Patient) -> Iterator[Remark]:
         )
     wait = patient.config.buffer.flush_interval_seconds + PATIENCE_SECONDS
     last = max((each.committed_at for each in patient.history if each.reason == "flush"), default=0)
-    size = sum(patient.files.size(patient.data / "wal" / name) for _, name in found)
+    size = sum(_size(patient, name) for _, name in found)
     if size and patient.now_us - max(last, _changed_us(patient, found)) > wait * 1e6:
         yield patient.unless_running(
             f"wal/ holds {size:,} bytes of events that are in no part yet",
@@ -313,6 +328,7 @@ _LOOKS: tuple[Callable[[_Patient], Iterator[Remark]], ...] = (
     _quarantine,
     _harmed,
     _log,
+    _waiting,
     _unsettled,
     _derived,
     _rules,
@@ -334,6 +350,13 @@ def _mode(path: Path) -> int:
     try:
         return path.lstat().st_mode
     except FileNotFoundError:  # compacted meanwhile
+        return 0
+
+
+def _size(patient: _Patient, name: str) -> int:
+    try:
+        return patient.files.size(patient.data / "wal" / name)
+    except FileNotFoundError:  # flushed meanwhile
         return 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from mallard.buffer.wal import LogReport, first_logged, read_log
+from mallard.buffer.wal import LogReport, first_logged, gone_text, read_log
 from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
@@ -132,6 +132,8 @@ def log_problems(report: LogReport, watermark: int, notes: list[str], problems: 
                 f"{end - first + 1} events, positions {first} to {end}, are in no log segment "
                 "and in no part."
             )
+    problems += report.unusable
+    problems += [f"{gone_text(*gone)}; put it back if you have it." for gone in report.gone]
 
 
 def _check_files(

@@ -126,8 +126,9 @@ def read_folder(data: Path) -> Folder:
         snapshot = store.snapshot()
     left = [frame for frame in tail if frame.last_position > snapshot.watermark]
     # What is missing below the watermark was flushed, and its segment removed, while we read.
-    lost = report.damaged or any(last > snapshot.watermark for _, last in report.missing)
-    return Folder(snapshot, left, store.source, not (lost or snapshot.quarantined))
+    missing = any(last > snapshot.watermark for _, last in report.missing)
+    is_whole = report.is_whole and not missing and not snapshot.quarantined
+    return Folder(snapshot, left, store.source, is_whole)
 
 
 def add_macros(connection: duckdb.DuckDBPyConnection) -> None:

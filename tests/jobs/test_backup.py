@@ -118,7 +118,7 @@ def test_nothing_that_must_not_lie_in_a_backup_does(data: Path, tmp_path: Path) 
     make(data, tmp_path / "backup")
     found = content(tmp_path / "backup")
     assert {name.partition("/")[0] for name in found} == {
-        *("mallard.db", "recent", "events", "sessions", "rollups", "wal")
+        *("mallard.db", "recent", "events", "sessions", "rollups", "wal", "wal-names")
     }
     assert b"salt of the day" not in b"".join(found.values())
     assert hidden not in found.values()
@@ -259,6 +259,22 @@ def test_what_a_damaged_log_lost_is_told(data: Path, tmp_path: Path) -> None:
     assert "is damaged" in damaged
     assert "positions 8 to 8" in missing
     assert positions(tmp_path / "backup") == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_a_log_that_is_gone_from_the_store_or_from_its_backup_is_told(
+    data: Path, tmp_path: Path
+) -> None:
+    make(data, tmp_path / "backup")
+    for folder in (tmp_path / "backup", data):
+        (segment,) = (folder / "wal").iterdir()
+        segment.unlink()
+        (problem,) = verify(folder, Files()).problems
+        assert problem.startswith(f"wal/{segment.name} is missing")
+    (problem,) = restore(tmp_path / "backup", tmp_path / "restored", Files()).problems
+    assert "from position 8 on" in problem
+    (problem,) = make(data, tmp_path / "other").problems
+    assert "from position 8 on" in problem
+    assert verify(tmp_path / "other", Files()).problems == []  # told once: it holds what it says
 
 
 def test_what_cannot_be_a_backup_of_this_store_is_refused_and_left_as_it_is(

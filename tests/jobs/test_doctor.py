@@ -208,6 +208,25 @@ def test_segments_whose_events_are_in_parts_are_noted(tmp_path: Path) -> None:
     assert any(f"wal/ holds {segment.name}, whose events are in parts" in r.text for r in remarks)
 
 
+def test_what_is_wrong_with_the_log_is_wrong(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rooms = Rooms(data, segment_bytes=1)
+    for _ in range(3):
+        rooms.append(make_event())
+    rooms.close()
+    data.chmod(0o700)
+    first, second, last = sorted((data / "wal").iterdir())
+    first.rename(data / "first")
+    second.write_bytes(second.read_bytes()[:-1])
+    last.unlink()
+    remarks = examine(data, ROOM, Files(), Clock(), "salts")
+    one, other, gone = [each.text for each in remarks if each.severity is Severity.WRONG]
+    assert one.startswith("1 events, positions 1 to 1, are in no log segment")
+    assert other.startswith("1 events, positions 2 to 2, are in no log segment")
+    assert gone.startswith(f"wal/{last.name} is missing, and it held acknowledged events")
+    assert any("a write that never finished" in each.text for each in remarks)
+
+
 def test_salts_of_days_that_are_over_are_wrong(stored: Stored) -> None:
     folder = stored.data / "salts"
     folder.mkdir(mode=0o700)

@@ -104,6 +104,22 @@ def test_a_segment_that_is_gone_is_a_hole_that_is_named(tmp_path: Path) -> None:
     assert "positions 6 to 6" in problem
 
 
+def test_a_last_segment_that_is_gone_is_a_problem_that_names_it(tmp_path: Path) -> None:
+    fill(tmp_path)
+    last = max((tmp_path / "wal").iterdir())
+    last.unlink()
+    (problem,) = check(tmp_path).problems
+    assert problem.startswith(f"wal/{last.name} is missing, and it held acknowledged events: those")
+    assert "from position 7 on are in no part, and nothing says how many there were; put" in problem
+
+
+def test_a_segment_with_a_wrong_name_is_a_problem_that_tells_the_right_one(tmp_path: Path) -> None:
+    _, segment = fill(tmp_path)
+    segment.rename(segment.with_name(f"{9:020}.wal"))
+    problems = check(tmp_path).problems
+    assert any(f"Name it wal/{segment.name}, or" in problem for problem in problems)
+
+
 def test_a_torn_end_is_a_note_and_no_problem(tmp_path: Path) -> None:
     fill(tmp_path)
     last = max((tmp_path / "wal").iterdir())
