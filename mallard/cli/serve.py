@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -163,10 +164,15 @@ def _listen(config: ServerConfig) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
+        is_strange = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        right = (
+            "server.host must be an address of this machine; 0.0.0.0 is each of them."
+            if is_strange
+            else "Another program may have the port; --port and --host choose another."
+        )
         raise ConfigError(
-            f"cannot listen on {where}: {error.strerror}. Another program may have the port; "
-            "--port and --host choose another.",
-            field="server.port",
+            f"cannot listen on {where}: {error.strerror}. {right}",
+            field="server.host" if is_strange else "server.port",
         ) from error
     return listener
 

@@ -96,7 +96,7 @@ class AddressReader:
         self._override = config.header.lower()
         if self._override and not _HEADER_NAME.fullmatch(self._override):
             raise ConfigError(
-                f"proxy.header is no header's name: {config.header!r}",
+                f"proxy.header is no header's name: {config.header!r}.",
                 field="proxy.header",
                 rule="a name such as x-forwarded-for",
             )

@@ -8,7 +8,7 @@ exception it gets the type and the places in the code, not the text, which may q
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -21,8 +21,8 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from mallard.accounts.accounts import Accounts
-from mallard.config import Config
-from mallard.errors import MallardError
+from mallard.config import Config, TrackerConfig
+from mallard.errors import ConfigError, MallardError
 from mallard.ingest.address import AddressReader
 from mallard.ingest.pipeline import Pipeline
 from mallard.web import pages, welcome
@@ -69,7 +69,8 @@ class Serving(Watched, Answering, Querying, Exporting, Protocol):
 def create_app(server: Serving) -> Application:
     """Return the ASGI application; its lifespan starts and stops the server.
 
-    Raises ConfigError for proxy settings that mean nothing, and for a tracker that is not built.
+    Raises ConfigError for proxy settings that mean nothing, for paths of the tracker that are the
+    paths of something else, and for a tracker that is not built.
     """
     bodies = BodyReader()
     collector = Collector(
@@ -96,7 +97,24 @@ def create_app(server: Serving) -> Application:
         *Exports(server, reports).routes(),
         *openapi.routes(tracker),
     ]
+    _check_paths(tracker, doors, [route.path for route in routes])
     return Application(doors, direct, _pages(server, routes))
+
+
+def _check_paths(tracker: TrackerConfig, doors: Iterable[str], routes: Sequence[str]) -> None:
+    """Raise ConfigError for a path that would hide another one, or be hidden by it."""
+    for path in doors:
+        if path in routes:
+            raise ConfigError(
+                f"tracker.event_paths: {path} is the path of something else.",
+                field="tracker.event_paths",
+            )
+    for path in pages.script_routes(tracker):
+        if routes.count(path) > 1:
+            raise ConfigError(
+                f"tracker.script_paths: {path} is there twice, or the path of something else.",
+                field="tracker.script_paths",
+            )
 
 
 class Application:

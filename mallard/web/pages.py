@@ -120,7 +120,10 @@ def script_routes(config: TrackerConfig) -> list[str]:
     found = []
     for path in config.script_paths:
         if "{" in path or "}" in path:
-            raise ConfigError(f"tracker.script_paths: {path} has braces, which no path needs.")
+            raise ConfigError(
+                f"tracker.script_paths: {path} has braces, which no path needs.",
+                field="tracker.script_paths",
+            )
         found.append(path)
         if path.endswith(".js"):
             found.append(path.removesuffix(".js") + ".{features}.js")

@@ -9,6 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mallard.cli.serve import _listen
+from mallard.config import ServerConfig
+from mallard.errors import ConfigError
 from tests.end_to_end.server import RunningServer, run
 
 # An address and an agent that a scan of everything written can look for.
@@ -76,6 +79,12 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"mallard: cannot listen on 127.0.0.1:{port}: ")
     assert "--port" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_an_address_that_is_not_this_machines_is_an_error_about_the_host() -> None:
+    with pytest.raises(ConfigError, match=r"server\.host must be an address of this") as caught:
+        _listen(ServerConfig(host="192.0.2.1"))
+    assert caught.value.field == "server.host"
 
 
 @pytest.mark.parametrize("name", ["", "wal", "mallard.sql", "mallard.db"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.types import Message
 
-from mallard.config import BufferConfig, Config, ServerConfig
-from mallard.errors import StorageError
+from mallard.config import BufferConfig, Config, ServerConfig, TrackerConfig
+from mallard.errors import ConfigError, StorageError
 from mallard.event import Frame, to_table
 from mallard.server import Server
 from mallard.web.app import create_app
@@ -32,6 +33,24 @@ async def test_unknown_paths_and_methods_have_the_one_error_shape(mallard: Runni
         assert (answer.status_code, answer.json()["error"]) == (status, code)
         assert answer.json()["detail"]
         assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("setting", "paths"),
+    [
+        ("event_paths", ("/api/event", "/metrics")),
+        ("event_paths", ("/mallard.js",)),
+        ("script_paths", ("/mallard.js", "/")),
+        ("script_paths", ("/a.js", "/a.js")),
+    ],
+)
+async def test_a_path_that_is_taken_stops_the_start(
+    mallard: Running, monkeypatch: pytest.MonkeyPatch, setting: str, paths: tuple[str, ...]
+) -> None:
+    tracker = replace(TrackerConfig(), **{setting: paths})
+    monkeypatch.setattr(mallard.server, "config", Config(tracker=tracker))
+    with pytest.raises(ConfigError, match=f"^tracker.{setting}: {paths[-1]} is "):
+        create_app(mallard.server)
 
 
 async def test_pages_carry_headers_that_keep_others_out(mallard: Running) -> None:

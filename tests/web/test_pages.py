@@ -186,5 +186,6 @@ def test_a_build_of_another_version_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_a_script_path_with_braces_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match="braces"):
+    with pytest.raises(ConfigError, match="braces") as caught:
         routes(TrackerConfig(script_paths=("/js/{name}.js",)))
+    assert caught.value.field == "tracker.script_paths"  # which has its line in the file told
