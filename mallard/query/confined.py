@@ -32,7 +32,7 @@ class Reading:
 
     sites: None is every site. lists: sources that are read where they lie. copied: sources of which
     the rows of the sites, as rules leave them, are copied first. tail: the sites' events that are
-    not in parts, of `ARROW_SCHEMA`.
+    not in parts, of `ARROW_SCHEMA`. as_of_us: an instant, to see what was stored then; None is now.
     """
 
     sites: frozenset[str] | None
@@ -40,6 +40,7 @@ class Reading:
     copied: tuple[str, ...]
     rules: tuple[Rule, ...]
     tail: pa.Table
+    as_of_us: int | None = None
 
     @property
     def sources(self) -> set[str]:
@@ -53,11 +54,12 @@ def confine(
     sites: frozenset[str] | None,
     source: Callable[[Part | Derived], str],
     dates: tuple[str, str] | None = None,
+    as_of_us: int | None = None,
 ) -> Reading:
     """Return what may be read of a snapshot and the tail taken before it.
 
     sites: those that may be seen; None is every one. source: where a file is. dates: the first and
-    the last UTC date (ISO) whose files are wanted; None is every one.
+    the last UTC date (ISO) whose files are wanted; None is every one. as_of_us: see `Reading`.
     """
     fresh = tail.all_after(snapshot.watermark, sites)
     seen = _of(snapshot, sites, dates)
@@ -77,13 +79,14 @@ def confine(
         days={key: day for key, day in seen.days.items() if key not in changed},
         rules=(),
     )
-    lists = list_files(clean, open_days)
+    lists = list_files(clean, open_days, as_of_us)
     return Reading(
         sites,
         {each: tuple(source(file) for file in files) for each, files in lists.items() if files},
         tuple(source(part) for part in copied),
         seen.rules,
         fresh,
+        as_of_us,
     )
 
 
@@ -103,7 +106,7 @@ def show_reading(connection: duckdb.DuckDBPyConnection, reading: Reading) -> Non
     connection.execute(f"CREATE OR REPLACE TABLE tail AS {' UNION ALL '.join(rows)}")
     connection.unregister("fresh")
     _set(connection, {each: sources[:1] for each, sources in reading.lists.items()})
-    for statement in views(reading.lists, (), tail=True):
+    for statement in views(reading.lists, (), tail=True, as_of_us=reading.as_of_us):
         connection.execute(statement)
     # As in query/events.py: views find their columns in one file of each list.
     _set(connection, reading.lists)

@@ -45,12 +45,16 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is exported of a site. period: None is all time. visitors: with the columns of WHO."""
+    """What is exported of a site. period: None is all time. visitors: with the columns of WHO.
+
+    as_of_us: an instant, for what was stored then; None for now.
+    """
 
     site_id: str
     what: What
     period: Period | None = None
     visitors: bool = False
+    as_of_us: int | None = None
 
     @property
     def file_stem(self) -> str:
@@ -97,7 +101,7 @@ class Seen:
             rows = self.tail.all_after(self.snapshot.watermark, sites)
             return Reading(sites, {}, (), (), rows)
         dates = wanted.dates if piece is None else (str(piece.first), str(piece.end))
-        return confine(self.tail, self.snapshot, sites, self.source, dates)
+        return confine(self.tail, self.snapshot, sites, self.source, dates, wanted.as_of_us)
 
 
 def pieces(wanted: Wanted, seen: Seen, rows_max: int = PIECE_ROWS) -> list[Piece]:
@@ -130,6 +134,8 @@ def query_of(wanted: Wanted, piece: Piece, seen: Seen) -> Sql:
 def _events(wanted: Wanted, piece: Piece, seen: Seen) -> Sql:
     meant = f"position >= {int(piece.first)} AND position < {int(piece.end)}"
     meant += f" AND site_id = {literal(wanted.site_id)}{_within(wanted, 'timestamp')}"
+    if wanted.as_of_us is not None:
+        meant += f" AND epoch_us(loaded_at) <= {wanted.as_of_us:d}"
     sources = [
         seen.source(part)
         for part in _parts(wanted, seen.snapshot)

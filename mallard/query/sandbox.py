@@ -196,16 +196,17 @@ class Sandbox:
         form: Form,
         sites: frozenset[str] | None,
         begun: Callable[[Callable[[], None]], None] = lambda _: None,
+        as_of_us: int | None = None,
     ) -> Answer:
         """Return the answer to SQL of somebody else's, within the limits of the settings.
 
         sites: those that may be seen; None is every one. begun: is told what stops the query before
-        it has ended. Raises InvalidInput for SQL that cannot or may not run, QueryTimeout,
-        QueryTooLarge.
+        it has ended. as_of_us: an instant, to see what was stored then; None for now. Raises
+        InvalidInput for SQL that cannot or may not run, QueryTimeout, QueryTooLarge.
         """
         tail = self._tail.view()  # tail first, snapshot second: see query/events.py
         with self._store.reading() as snapshot:
-            reading = confine(tail, snapshot, sites, self._store.source)
+            reading = confine(tail, snapshot, sites, self._store.source, as_of_us=as_of_us)
             return self._ask(sql, form, reading, begun)
 
     def _ask(

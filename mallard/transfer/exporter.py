@@ -22,6 +22,7 @@ from mallard.query.named.parameters import check_names
 from mallard.query.named.registry import exported, exported_names
 from mallard.query.named.whole import Whole, WholeTask, write_whole
 from mallard.query.pieces import Seen, Wanted, What, pieces, query_of
+from mallard.query.plausible.reading import read_as_of
 from mallard.query.sandbox import Query, Sandbox, limits_of
 from mallard.query.sandboxed import Limits, Work, connect
 from mallard.query.sql import Sql
@@ -33,13 +34,13 @@ from mallard.store.store import Store
 SPILLED = "tmp"
 STORED = tuple(each.value for each in What)  # what is exported as it is stored
 NAMES = (*STORED, *exported_names())
-_PERIOD = ("site_id", "period", "from", "to")
+_OF_STORED = ("site_id", "period", "from", "to", "as_of")
 
 
 def parameters_of(what: str) -> tuple[str, ...]:
     """Return the parameters that an export has, but for its form; raises InvalidInput."""
     if what in STORED:
-        return _PERIOD
+        return _OF_STORED
     report, _, _ = exported(what, STORED)
     return tuple(each for each in report.whole if each != "format")
 
@@ -53,7 +54,8 @@ def read_wanted(what: str, asking: Asking) -> Wanted | Whole:
     if what in STORED:
         is_all = not asking.given.keys() & {"period", "from", "to"}
         period = None if is_all else asking.period
-        return Wanted(asking.site.site_id, What(what), period, asking.with_ids)
+        as_of_us = read_as_of(asking.given.get("as_of"), asking.context.now)
+        return Wanted(asking.site.site_id, What(what), period, asking.with_ids, as_of_us)
     whole = Whole(what, asking)
     whole.asked()
     return whole

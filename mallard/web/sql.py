@@ -11,11 +11,13 @@ from starlette.routing import Route
 
 from mallard.accounts import checks
 from mallard.accounts.access import Principal, Scope
+from mallard.clock import Clock
 from mallard.errors import InvalidInput
 from mallard.query.answers import Answers
 from mallard.query.engine import Engine
 from mallard.query.forms import Form
 from mallard.query.permitted import SQL_LENGTH_MAX
+from mallard.query.plausible.reading import read_as_of
 from mallard.query.sandbox import Answer, Sandbox
 from mallard.web.auth import Guard
 from mallard.web.body import BodyReader
@@ -24,12 +26,13 @@ from mallard.web.reports import owner_of
 
 # The SQL in UTF-8, and as JSON writes it.
 BODY_BYTES_MAX = 6 * SQL_LENGTH_MAX
-_FIELDS = ("sql", "format", "site_id")
+_FIELDS = ("sql", "format", "site_id", "as_of")
 
 
 class Querying(Protocol):
     """What SQL needs of a `server.Server`."""
 
+    clock: Clock
     engine: Engine
     answers: Answers
     sandbox: Sandbox
@@ -48,7 +51,7 @@ class SqlDoor:
         return [Route("/api/sql", self.ask, methods=["POST"])]
 
     async def ask(self, request: Request) -> Response:
-        """Answer `{"sql", "format", "site_id"}` with rows in that format."""
+        """Answer `{"sql", "format", "site_id", "as_of"}` with rows in that format."""
         principal = await self._guard.principal(request)
         document = checks.known_fields(
             await self._bodies.document(request, BODY_BYTES_MAX), _FIELDS
@@ -59,10 +62,11 @@ class SqlDoor:
         form = Form(checks.one_of(document, "format", [*Form], Form.JSON))
         sites = _sites(principal, document.get("site_id"))
         server = self._server
+        as_of_us = read_as_of(document.get("as_of"), server.clock.now())
         asked = server.engine.run(
-            lambda session: server.sandbox.ask(sql, form, sites, session.ends_with),
+            lambda session: server.sandbox.ask(sql, form, sites, session.ends_with, as_of_us),
             owner=owner_of(principal, request),
-            key=("sql", sql, form, sites),
+            key=("sql", sql, form, sites, as_of_us),
             version=server.answers.version(),
         )
         return _response(await while_there(gone_of(request), asked), form)

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallard.event import Event, Frame
+from mallard.query.confined import confine, show_reading
 from mallard.query.dimensions import Dimension
 from mallard.query.events import show
 from mallard.query.period import Interval, Period, buckets, slices
+from mallard.query.tail import view_of
 from tests import oracle_answers
 from tests.oracle import Stored as One
 from tests.query.test_answers import EVENTS, SITE, Room
@@ -50,13 +52,26 @@ class Timed(Room):
         return [one for one in self.events if self.loaded[one.position] <= instant_us]
 
     def seen_at(self, instant_us: int) -> tuple[Counter[int], int]:
-        """The positions in the view `events`, and how many visits the view `sessions` has."""
-        with duckdb.connect() as connection:
-            store = self.stored.store
-            show(connection, store.snapshot(), store.source, self.held.frames, instant_us)
-            rows = connection.sql("SELECT position FROM events").fetchall()
-            (found,) = connection.sql("SELECT count(*) FROM sessions").fetchall()
-            return Counter(row[0] for row in rows), found[0]
+        """The positions in the view `events`, and how many visits the view `sessions` has.
+
+        SQL that is confined to sites must see the same of all of them.
+        """
+        store, frames = self.stored.store, self.held.frames
+        with duckdb.connect() as whole, duckdb.connect() as confined:
+            show(whole, store.snapshot(), store.source, frames, instant_us)
+            reading = confine(
+                view_of(frames), store.snapshot(), None, store.source, as_of_us=instant_us
+            )
+            show_reading(confined, reading)
+            found, same = _seen(whole), _seen(confined)
+        assert found == same
+        return found
+
+
+def _seen(connection: duckdb.DuckDBPyConnection) -> tuple[Counter[int], int]:
+    rows = connection.sql("SELECT position FROM events").fetchall()
+    ((visits,),) = connection.sql("SELECT count(*) FROM sessions").fetchall()
+    return Counter(row[0] for row in rows), visits
 
 
 @settings(max_examples=15, deadline=None)

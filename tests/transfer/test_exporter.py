@@ -49,6 +49,30 @@ def test_pieces_of_any_size_give_each_event_once_and_in_order(
     assert sum(row["events"] for row in visits) == 11
 
 
+@pytest.mark.parametrize("rows", [1, 100])
+def test_an_export_as_of_an_instant_has_what_was_stored_by_then(
+    stored: Stored, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting.pieces, "__defaults__", (rows,))
+    before: dict[What, bytes] = {}
+    for what in What:
+        sink = io.BytesIO()
+        export_folder(stored.data, Wanted(A, what), Form.NDJSON, sink)
+        before[what] = sink.getvalue()
+    instant_us = stored.clock.us
+    stored.clock.pass_by(1)
+    stored.flush(1, A, A)
+    stored.settle()
+    stored.flush(3, A)
+    for what, expected in before.items():
+        sink = io.BytesIO()
+        export_folder(stored.data, Wanted(A, what, as_of_us=instant_us), Form.NDJSON, sink)
+        assert sink.getvalue() == expected
+        sink = io.BytesIO()
+        export_folder(stored.data, Wanted(A, what), Form.NDJSON, sink)
+        assert sink.getvalue() != expected
+
+
 def test_pieces_touch_and_cover_all(stored: Stored) -> None:
     seen = Seen(stored.store.snapshot(), view_of([]), stored.store.source)
     cut = pieces(Wanted(A, What.EVENTS), seen, 3)

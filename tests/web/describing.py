@@ -219,6 +219,7 @@ def _sql() -> Iterator[Asked]:
     path, sql = "/api/sql", "SELECT event_name, count(*) AS n FROM events GROUP BY ALL"
     yield Asked(200, "POST", path, body={"sql": sql})
     yield Asked(200, "POST", path, body={"sql": sql, "format": "arrow", "site_id": SITE})
+    yield Asked(200, "POST", path, body={"sql": sql, "as_of": "2024-01-01T00:00:00Z"})
     yield Asked(400, "POST", path, body={"sql": "ATTACH 'x'"})
     yield Asked(401, "POST", path, body={"sql": sql}, is_stranger=True)
     export, given = "/api/export", {"site_id": SITE}

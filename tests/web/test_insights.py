@@ -128,6 +128,15 @@ async def test_retention_of_those_who_say_who_they_are(site: Running) -> None:
     ]
 
 
+async def test_retention_as_of_an_instant_knows_nothing_of_what_began_after_it(
+    site: Running,
+) -> None:
+    then = await answer(site, "retention", interval="day", as_of="2024-09-15T12:00:00Z")
+    assert [row["retained"] for row in then["rows"]] == [[0, None], [None]]
+    now = await answer(site, "retention", interval="day", as_of="2024-09-16T12:59:00Z")
+    assert [row["retained"] for row in now["rows"]] == [[0, 0], [0]]
+
+
 async def test_retention_of_visitors_is_refused_as_there_is_none(site: Running) -> None:
     found = await get(site, "retention", person="visitor")
     assert found.status_code == 400

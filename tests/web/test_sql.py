@@ -68,6 +68,8 @@ async def test_it_takes_a_key_with_its_scope(mallard: Running) -> None:
         (b'{"sql": "SELECT 1", "format": "xlsx"}', "format"),
         (b'{"sql": "SELECT 1", "site_id": 1}', "site_id"),
         (b'{"sql": "SELECT 1", "site": "a"}', "site"),
+        (b'{"sql": "SELECT 1", "as_of": "2026-01-01"}', "as_of"),
+        (b'{"sql": "SELECT 1", "as_of": "2999-01-01T00:00:00Z"}', "as_of"),
     ],
 )
 async def test_a_body_that_is_wrong_is_told_why(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from mallard.clock import to_datetime
 from mallard.errors import InvalidInput
 from mallard.query.answers import Answers
 from mallard.query.engine import Session
@@ -180,10 +181,12 @@ def retention(asking: Asking) -> Asked:
         )
     interval = Interval(word(given, "interval", COHORTS, Interval.WEEK))
     person = Person(word(given, "person", tuple(Person), Person.USER))
-    question = RetentionQuestion(
-        asking.choice(), interval, person, context.first_day, context.now.replace(microsecond=0)
-    )
-    period = question.choice.period
+    choice = asking.choice()
+    # What began after the instant that is asked about was not known then.
+    now = context.now if choice.as_of_us is None else to_datetime(choice.as_of_us)
+    first_day = context.first_day
+    question = RetentionQuestion(choice, interval, person, first_day, now.replace(microsecond=0))
+    period = choice.period
     cut = returning.intervals(period, interval)
 
     def answered(session: Session, answers: Answers, page: Page) -> Found:

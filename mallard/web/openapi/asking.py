@@ -33,7 +33,7 @@ _KEY = rf"[\s\S]{{1,{names.PROPERTY_LENGTH_MAX}}}$"
 
 _DAYS = r"^\d{4}-\d{2}-\d{2}\.\.\d{4}-\d{2}-\d{2}$"
 _MOMENT: Json = {"anyOf": [text(format="date"), text(format="date-time")]}
-_AS_OF = text("What was known at a time in the past.", format="date-time")
+AS_OF = text("What was known at a time in the past.", format="date-time")
 
 CHANGE = "In percent of the other number; of a percentage itself, in points."
 
@@ -77,7 +77,7 @@ def parameters() -> dict[str, Json]:
         query("from", {**_MOMENT, "description": "With `to`, instead of `period`."}),
         query("to", {**_MOMENT, "description": "The last day, or second, of the period."}),
         query("filters", text(conditions, maxLength=FILTERS_LENGTH_MAX)),
-        query("as_of", _AS_OF),
+        query("as_of", AS_OF),
         query("format", word(FORMATS, default="json")),
         query("limit", limit),
         query("offset", whole(minimum=0, maximum=10**12, default=0)),
@@ -172,6 +172,6 @@ def _query() -> Json:
         "order_by": or_null(items(order)),
         "include": all_optional(include),
         "pagination": all_optional(pages),
-        "as_of": or_null(_AS_OF),
+        "as_of": or_null(AS_OF),
     }
     return fields({**required, **optional}, optional=optional)

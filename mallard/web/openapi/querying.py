@@ -97,6 +97,7 @@ def _schemas() -> dict[str, Json]:
         "sql": text("A SELECT.", minLength=1, maxLength=SQL_LENGTH_MAX),
         "format": word(Form, "How the rows are written.", default=Form.JSON),
         "site_id": or_null(SITE_ID),
+        "as_of": or_null(asking.AS_OF),
     }
     column = fields({"name": text(), "type": text("DuckDB's word for it.")})
     answered = {
@@ -105,6 +106,6 @@ def _schemas() -> dict[str, Json]:
         "rows": items({"type": "object"}, "An object each, by the names of the columns."),
     }
     return {
-        "SqlQuery": fields(asked, optional=("format", "site_id")),
+        "SqlQuery": fields(asked, optional=("format", "site_id", "as_of")),
         "SqlAnswer": fields(answered),
     }
