@@ -5,10 +5,10 @@ A frame is a header of 40 bytes, little-endian, and a payload:
     magic "MWF1" | schema u16 | node u16 | count u32 | payload bytes u32 | first position i64 |
     loaded at i64 (microseconds) | CRC-32 of the payload u32 | CRC-32 of the header so far u32
 
-The payload is JSON, `event.to_json` of the frame's: an array of rows, each an array with the
-columns that `COLUMNS_BY_VERSION[schema]` lists. The header has a checksum of its own, so that
-a damaged payload does not hide where the next frame begins, and a magic, so that after a damaged
-header the next frame can be searched for.
+The payload is that of `event.Frame`: a line for each row, which is JSON of the columns that
+`COLUMNS_BY_VERSION[schema]` lists, and b"\\n" between two; of schema 1, a JSON array of arrays of
+them. The header has a checksum of its own, so that a damaged payload does not hide where the next
+frame begins, and a magic, so that after a damaged header the next frame can be searched for.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ import orjson
 from mallard.errors import CorruptData
 from mallard.event import (
     COLUMNS_BY_VERSION,
-    SCHEMA_VERSION,
-    Event,
+    LOG_SCHEMA_VERSION,
     Frame,
-    from_json,
     to_event,
-    to_json,
 )
 
 MAGIC = b"MWF1"
@@ -68,10 +65,9 @@ class Damage:
 def encode(frame: Frame) -> bytes:
     """Return a frame as it lies in the log."""
     first_position, loaded_at, node, rows, payload = frame
-    payload = to_json(payload)
     fields = _FIELDS.pack(
         MAGIC,
-        SCHEMA_VERSION,
+        LOG_SCHEMA_VERSION,
         node,
         rows,
         len(payload),
@@ -84,22 +80,21 @@ def encode(frame: Frame) -> bytes:
 
 def size_bytes(frame: Frame) -> int:
     """Return what a frame takes in the log."""
-    return HEADER_BYTES + len(frame.payload) + 2 * frame.rows + 2  # brackets, and commas
+    return HEADER_BYTES + len(frame.payload)
 
 
 def decode(header: Header, payload: memoryview) -> Frame:
     """Return the frame of a header and its payload, whose checksum is known to be right."""
     first_position, loaded_at, node = header.first_position, header.loaded_at, header.node
-    if header.schema == SCHEMA_VERSION:
-        lines = from_json(bytes(payload), header.rows)
-        return Frame._make((first_position, loaded_at, node, header.rows, lines))
+    if header.schema == LOG_SCHEMA_VERSION:
+        return Frame._make((first_position, loaded_at, node, header.rows, bytes(payload)))
     if header.schema in COLUMNS_BY_VERSION:
         columns = COLUMNS_BY_VERSION[header.schema]
-        events = [_old_event(columns, row) for row in orjson.loads(payload)]
+        events = [to_event(columns, row) for row in orjson.loads(payload)]
         return Frame(first_position, loaded_at, node, events)
     raise CorruptData(
         f"the log was written by a newer Mallard (schema {header.schema}, this one reads up "
-        f"to {SCHEMA_VERSION}). Start that version again, or upgrade this one."
+        f"to {LOG_SCHEMA_VERSION}). Start that version again, or upgrade this one."
     )
 
 
@@ -136,8 +131,9 @@ def _header(view: memoryview, offset: int) -> Header | None:
     if len(checksum) < _CHECKSUM.size or crc32(fields) != _CHECKSUM.unpack(checksum)[0]:
         return None
     header = Header._make(_FIELDS.unpack(fields))
-    # A node has 12 bits, so its high byte is a control character, which JSON never holds raw: no
-    # sender can write text that would pass for a header when the search for one goes through it.
+    # A node has 12 bits, so its high byte is a control character, which JSON never holds raw, and
+    # the end of a line follows a null or a brace and a quote: no sender can write text that would
+    # pass for a header when the search for one goes through it.
     return header if header.magic == MAGIC and header.node <= NODE_MAX else None
 
 
@@ -149,9 +145,3 @@ def _next_frame(data: bytes, start: int) -> int | None:
             return found
         found = data.find(MAGIC, found + 1)
     return None
-
-
-def _old_event(columns: tuple[str, ...], row: list[object]) -> Event:
-    known = dict(zip(columns, row, strict=True))
-    defaults = Event("", 0, "")
-    return to_event([known.get(name, getattr(defaults, name)) for name in Event._fields])

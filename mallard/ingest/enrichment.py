@@ -6,8 +6,8 @@ Caches hold pages, referrers and agents, never addresses, and are bounded in ent
 length of what they hold.
 
 A line is put together from pieces of it that are texts already, where the same was there before:
-made whole for each event, of 50 values, it takes three times as long. Tests hold the pieces to the
-names of `event.Event`.
+made whole for each event, of 36 values, it takes three times as long. Tests hold the pieces to the
+names of `event.LINE_COLUMNS`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Visited = tuple[bytes, str, Campaign, bytes]
 # What a referrer says: the columns from `referrer` to `channel` if there is no campaign, the host,
 # and all of it.
 Came = tuple[bytes, str | None, Referral]
-# The columns from `site_id` to `company_id`, by site, name and whether it is interactive.
+# The columns from `site_id` to `visitor_id`, by site, name and whether it is interactive.
 Begins = dict[tuple[str, str, bool], bytes]
 
 
@@ -234,18 +234,17 @@ def _begin(
     received: tuple[int, str, str],
     visitor_id: int | None,
 ) -> bytes:
-    """Return the columns from `site_id` to `company_id`."""
+    """Return the columns from `site_id` to `visitor_id`."""
     at_us, source, ingest_api = received
     event_type = _EVENT_TYPES.get(name, "track")
     # An engagement report is the page's doing; it must not undo a bounce.
     interactive = interactive and event_type != "engagement"
     what = (site_id, at_us, name, event_type, source, ingest_api, interactive)
-    # What these doors do not know is None.
-    return _piece((*what, None, None, None, None, None, visitor_id, None, None, None, None))
+    return _piece((*what, visitor_id))
 
 
 # The columns from `props` on of an event that says nothing of them.
-_NOTHING_MORE = _piece((*[None] * 8, False, False))
+_NOTHING_MORE = _piece((None,) * 6)
 
 
 def _what(
@@ -258,7 +257,7 @@ def _what(
     """Return the columns from `props` on."""
     if props is None and amount is None and depth is None and engaged_ms is None:
         return _NOTHING_MORE
-    return _piece((props, None, None, amount, currency, None, engaged_ms, depth, False, False))
+    return _piece((props, amount, currency, engaged_ms, depth, None))
 
 
 _DIRECT: Came = (_piece((DIRECT.url, DIRECT.source, DIRECT.channel)), None, DIRECT)

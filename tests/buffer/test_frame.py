@@ -20,7 +20,7 @@ from mallard.buffer.frame import (
     size_bytes,
 )
 from mallard.errors import CorruptData
-from mallard.event import Event, Frame, pack
+from mallard.event import LINE_COLUMNS, LOG_SCHEMA_VERSION, Event, Frame, pack
 from tests.factories import make_event
 from tests.strategies import EVENTS
 
@@ -144,8 +144,18 @@ def test_a_sender_who_writes_the_magic_or_a_whole_header_hides_no_frame() -> Non
     assert damage == [Damage(0, start + len(to_bytes(forged)), torn=False)]
 
 
+@given(st.lists(EVENTS, min_size=1, max_size=3))
+def test_a_frame_of_the_first_release_which_has_every_column_reads_the_same(
+    events: list[Event],
+) -> None:
+    payload = orjson.dumps([tuple(event) for event in events], default=str)
+    frame = Frame(5, 7, 3, events)
+    header = Header(MAGIC, 1, 3, len(events), len(payload), 5, 7, crc32(payload))
+    assert decode(header, memoryview(payload)) == frame
+
+
 def test_a_frame_of_a_newer_release_is_not_guessed_at() -> None:
-    header = Header(MAGIC, 2, 0, 1, 2, 1, 1, 0)
+    header = Header(MAGIC, LOG_SCHEMA_VERSION + 1, 0, 1, 2, 1, 1, 0)
     with pytest.raises(CorruptData, match="newer Mallard"):
         decode(header, memoryview(b"[]"))
 
@@ -161,9 +171,9 @@ def test_the_format_on_disk_is_the_one_that_is_described() -> None:
     data = to_bytes(FRAMES[1])
     payload = data[40:]
     assert HEADER_BYTES == 40
-    fields = (b"MWF1", 1, 3, 2, len(payload), 2, 20, crc32(payload))
+    fields = (b"MWF1", 2, 3, 2, len(payload), 2, 20, crc32(payload))
     assert struct.unpack("<4sHHIIqqI", data[:36]) == fields
     assert struct.unpack("<I", data[36:40]) == (crc32(data[:36]),)
-    rows = orjson.loads(payload)
+    rows = [orjson.loads(b"[%b]" % line) for line in payload.split(b"\n")]
     assert [row[:3] for row in rows] == [["b.example", 6, "two"], ["b.example", 7, "three"]]
-    assert orjson.dumps(rows) == payload
+    assert {len(row) for row in rows} == {len(LINE_COLUMNS)}
