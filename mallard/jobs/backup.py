@@ -28,18 +28,19 @@ from mallard.buffer.wal import (
     segments,
 )
 from mallard.errors import CorruptData, StorageError
-from mallard.files import TEMPORARY_SUFFIX, Files, FolderLock
+from mallard.files import TEMPORARY_SUFFIX, Files, FolderLock, lock_holder
 from mallard.jobs.verify import log_problems
 from mallard.store import partition
 from mallard.store.folder import Folder
-from mallard.store.manifest import Manifest, settle
+from mallard.store.manifest import BESIDE, Manifest, settle
 from mallard.store.part import Derived, Part
 from mallard.store.reader import DATABASE, NEW_DATABASE, LocalReader
 from mallard.store.snapshot import Snapshot
 
 WAL = "wal"
 # What a first backup that did not end may have left in a folder.
-_BEGUN = {"lock", WAL, NAMES, NEW_DATABASE, f"{NEW_DATABASE}-journal", *partition.FOLDERS}
+_FOLDERS = (WAL, NAMES, *partition.FOLDERS)
+_BEGUN = {"lock", NEW_DATABASE, *(NEW_DATABASE + beside for beside in BESIDE), *_FOLDERS}
 _BACK_UP_AGAIN = "What backup it holds is whole; see to the disk and back up again, which goes on."
 _RESTORE_AGAIN = "See to the disk, remove the folder and restore again."
 # How often files may vanish, because they were compacted meanwhile, before we give up.
@@ -92,7 +93,10 @@ def restore(source: Path, data: Path, files: Files, also: Sequence[str] = ()) ->
     """
     _refuse_nested(source, data)
     with LocalReader(source, files) as store:
-        found = set(files.names(data)) - {"lost+found"}
+        try:
+            found = set(files.names(data)) - {"lost+found"}
+        except NotADirectoryError as error:
+            raise StorageError(f"{data} is no folder; choose one that is empty.") from error
         if found and DATABASE not in found and found <= {*_BEGUN, *also}:
             raise StorageError(
                 f"{data} holds a restore that did not end. Remove the folder and restore again."
@@ -252,6 +256,9 @@ class _Copy:
         folder = self._target / WAL
         self._files.make_folder(folder)
         self._files.make_folder(self._target / NAMES)
+        for left in self._files.names(folder):  # by one that did not end, on a full disk perhaps
+            if left.endswith(TEMPORARY_SUFFIX):
+                self._files.remove(folder / left)
         descriptor, name = None, None
         try:
             for frame in read_log(self._data / WAL, self._files, watermark, report):
@@ -302,9 +309,6 @@ class _Copy:
         folder = Folder(self._target, self._files)
         others = [location for location in folder.locations() if location not in named]
         stuck = folder.remove(others)
-        for name in self._files.names(self._target / WAL):
-            if name.endswith(TEMPORARY_SUFFIX):
-                self._files.remove(self._target / WAL / name)
         self._outcome.removed = len(others) - len(stuck)
 
     def _tell(self, snapshot: Snapshot, tail: str | None, report: LogReport) -> None:
@@ -344,13 +348,28 @@ def _refuse_nested(one: Path, other: Path) -> None:
         raise StorageError(f"{one} and {other} lie in one another; choose a folder elsewhere.")
 
 
+def _refuse_links(target: Path) -> None:
+    # What is in it may be the store's own, and a backup removes what its database does not name.
+    for path in (target / name for name in _FOLDERS):
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link. Remove it, or choose another folder.")
+
+
 @contextlib.contextmanager
 def _held(target: Path, files: Files) -> Iterator[None]:
+    _refuse_links(target)
     try:
         files.make_folder(target)
         lock = FolderLock(target)
     except OSError as error:
-        raise StorageError(f"{target} cannot be written to ({error}).") from error
+        raise StorageError(
+            f"{target} cannot be written to ({error}). See to it, or choose another folder."
+        ) from error
+    except StorageError as error:
+        raise StorageError(
+            f"{target} is in use by another process of Mallard ({lock_holder(target)}). Wait until "
+            "that has ended, or choose another folder."
+        ) from error
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from mallard.store.tables import NAMES, TABLE_OF, TABLES, days_of, file_of, rule
 
 FORMAT = 2
 BUSY_SECONDS = 30.0
+BESIDE = ("-journal", "-wal", "-shm")  # behind the name of a database that is written to
 # Versions that come with every flush are forgotten after this many; what people did is kept.
 ROUTINE = ("flush", "merge", "compaction", "rollup", "check")
 ROUTINE_VERSIONS = 1_000
@@ -268,8 +269,9 @@ class Manifest:
         What is retired is not in it: its files stay behind. Raises StorageError.
         """
         try:
-            for old in (path, path.with_name(f"{path.name}-journal")):
-                old.unlink(missing_ok=True)
+            # A log that a copy left behind that did not end would be taken for the new one's.
+            for beside in ("", *BESIDE):
+                path.with_name(path.name + beside).unlink(missing_ok=True)
             path.touch(mode=0o600)
             with contextlib.closing(sqlite3.connect(path)) as target:
                 self._database.backup(target)

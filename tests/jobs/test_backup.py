@@ -301,6 +301,32 @@ def test_what_cannot_be_a_backup_of_this_store_is_refused_and_left_as_it_is(
         make(tmp_path / "other", tmp_path / "backup")
 
 
+@pytest.mark.parametrize("name", ["recent", "wal", "wal-names"])
+def test_a_folder_that_links_to_the_stores_own_is_no_place_for_a_backup(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    before = content(data)
+    target = tmp_path / "backup"
+    target.mkdir()
+    (target / name).symlink_to(data / name)
+    with pytest.raises(StorageError, match="is a symbolic link"):
+        make(data, target)
+    assert content(data) == before
+
+
+def test_a_first_backup_that_ended_in_its_database_goes_on_without_what_it_left(
+    data: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "backup"
+    target.mkdir()
+    for beside in ("", "-journal", "-wal", "-shm"):  # of a disk that was full
+        shutil.copy(data / "mallard.db", target / f"mallard.db.tmp{beside}")
+    assert make(data, target).problems == []
+    assert positions(target) == [*range(1, 10)]
+    assert verify(target, Files()).problems == []
+    assert not list(target.glob("*.tmp*"))
+
+
 def test_a_backup_with_a_later_state_than_the_store_is_not_overwritten(
     data: Path, tmp_path: Path
 ) -> None:
@@ -321,7 +347,7 @@ def test_a_folder_that_a_server_runs_or_ran_on_is_no_place_for_a_backup(
 ) -> None:
     make(data, tmp_path / "backup")
     lock = FolderLock(tmp_path / "backup")
-    with pytest.raises(StorageError, match="in use"):
+    with pytest.raises(StorageError, match="in use by another process of Mallard"):
         make(data, tmp_path / "backup")
     lock.release()
     (tmp_path / "backup" / "salts").mkdir()
