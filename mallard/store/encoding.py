@@ -98,8 +98,6 @@ def writer_options(level: int) -> dict[str, Any]:
         "data_page_size": 1024 * 1024,
         "dictionary_pagesize_limit": 1024 * 1024,
         "write_statistics": ["position", "site_id", "timestamp", "event_name", "pathname"],
-        # Arrow's own copy of the schema, 4 kB; what it would add is in Parquet's.
-        "store_schema": False,
     }
 
 

@@ -103,9 +103,12 @@ class FileWriter:
             self._descriptor = files.create(self._temporary)
             self._sink = _Sink(files, self._descriptor)
             try:
-                self._parquet = pq.ParquetWriter(self._sink, self._coded_schema, **options)
-                if not options.get("store_schema", True):  # which its metadata would go with
-                    self._parquet.add_key_value_metadata(schema.metadata)
+                # Without Arrow's own copy of the schema, 4 kB: it would say that texts are
+                # dictionaries, and polars does not read such files beside those of a flush.
+                self._parquet = pq.ParquetWriter(
+                    self._sink, self._coded_schema, **{**options, "store_schema": False}
+                )
+                self._parquet.add_key_value_metadata(schema.metadata)
             except OSError:
                 self.abandon()
                 raise

@@ -30,6 +30,7 @@ from mallard.store.encoding import (
 )
 from mallard.store.writer import DICTIONARY_BYTES, FileWriter
 from tests.factories import make_event
+from tests.stored import A, B, Stored
 
 DAY = date(2026, 3, 2)
 INSTANTS = ["timestamp", "sent_at", "received_at", "loaded_at"]
@@ -186,3 +187,23 @@ def test_texts_too_many_for_a_dictionary_are_written_page_by_page(
 def test_a_small_part_is_mostly_events(tmp_path: Path) -> None:
     write(PART_SCHEMA.empty_table(), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 6_000
+
+
+def test_polars_reads_what_was_merged_beside_what_was_flushed(tmp_path: Path) -> None:
+    stored = Stored(tmp_path)
+    for _ in range(3):
+        stored.flush(0, A, B)
+    flushed = [*stored.store.snapshot().recent]
+    with stored.store.merge_writer(flushed[0].date) as writer:
+        for part in flushed[:2]:
+            writer.write(pq.ParquetFile(stored.store.source(part)).read().cast(ARROW_SCHEMA))
+        merged = writer.finish_part()
+    schema = pq.read_schema(stored.store.source(merged))
+    assert schema.metadata[b"mallard.schema_version"] == str(SCHEMA_VERSION).encode()
+    assert schema.field("pathname").type == pa.string()
+    paths = [stored.store.source(part) for part in (merged, flushed[2])]
+    for order in (paths, paths[::-1], [str(tmp_path / "recent" / "*.parquet")]):
+        frame = polars.read_parquet(order)
+        assert set(frame["site_id"]) == {A, B}
+        assert frame.schema["pathname"] == polars.String
+    stored.close()
