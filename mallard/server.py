@@ -220,6 +220,7 @@ class Server:
         self.buffer.close()
         self.flusher.stop()
         self.accounts.close()
+        self._sweep_for_good()
         self.store.close()
         self._lock.release()
 
@@ -260,6 +261,13 @@ class Server:
 
     def _sweep(self) -> None:
         self.store.sweep()
+
+    def _sweep_for_good(self) -> None:
+        """Remove what lay there for readers elsewhere: the folder then has each event once."""
+        try:
+            self.store.sweep(hurry=True)
+        except StorageError as error:  # the next start's job
+            _log.warning("replaced files stay until the next start: %s", error.detail)
 
     def _turn_salts(self) -> None:
         now = self.clock.now_us()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import duckdb
 
-from mallard.config import StoreConfig
+from mallard.config import BufferConfig, Config, ServerConfig, StoreConfig
 from mallard.errors import StorageError
 from mallard.jobs.compaction import Compactor
 from mallard.query.events import open_folder, rows_of
+from mallard.server import Server
 from mallard.store.store import Store
 from mallard.telemetry import Telemetry
+from tests.factories import make_event
 from tests.stored import A, B, Stored
 
 ROUNDS = 100
@@ -126,3 +129,27 @@ def test_ten_readers_never_see_a_dip_or_a_double(tmp_path: Path) -> None:
     assert done["flush"] == ROUNDS
     assert done["compaction"] >= 20
     assert done["merge"] >= 20
+
+
+def test_a_server_that_was_stopped_leaves_each_event_once_to_who_reads_every_file(
+    tmp_path: Path,
+) -> None:
+    rooms = Config(
+        server=ServerConfig(data=tmp_path),
+        buffer=BufferConfig(durability="os", flush_interval_seconds=3_600),
+        store=StoreConfig(merge_files=2),
+    )
+
+    def positions() -> list[int]:
+        files = duckdb.read_parquet(str(tmp_path / "recent" / "*.parquet"))
+        return [position for (position,) in files.project("position").order("position").fetchall()]
+
+    server = Server(rooms)
+    server.start()
+    for _ in range(2):
+        asyncio.run(server.buffer.append([make_event()]))
+        server.flusher.flush()
+    server.compactor.run()
+    assert positions() == [1, 1, 2, 2]  # what was replaced is there for readers who know of it
+    server.stop()
+    assert positions() == [1, 2]
