@@ -136,7 +136,16 @@ RARE: dict[str, Any] = {
         *("data", "metadata", "quantity", "backfill", "trusted_clock"),
     )
 }
-LINE_COLUMNS = (*(name for name in Event._fields if name not in RARE), "rare")
+# First what depends on the site, then what depends on the name: lines are put together in pieces.
+_FIRST = (
+    *("site_id", "timestamp", "visitor_id"),
+    *("event_name", "event_type", "interactive", "source", "ingest_api"),
+)
+LINE_COLUMNS = (
+    *_FIRST,
+    *(name for name in Event._fields if name not in RARE and name not in _FIRST),
+    "rare",
+)
 
 # The number of the column list of parts; each carries it.
 SCHEMA_VERSION = 1

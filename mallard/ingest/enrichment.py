@@ -46,8 +46,10 @@ Visited = tuple[bytes, str, Campaign, bytes]
 # What a referrer says: the columns from `referrer` to `channel` if there is no campaign, the host,
 # and all of it.
 Came = tuple[bytes, str | None, Referral]
-# The columns from `site_id` to `visitor_id`, by site, name and whether it is interactive.
-Begins = dict[tuple[str, str, bool], bytes]
+# What is known of the parts of one request's lines: the columns from `site_id` to `visitor_id`, by
+# site; those from `event_name` to `ingest_api`, by whether it is interactive and by name; those
+# from `country_code` to `language`, by the width of the screen.
+Known = tuple[dict[str, bytes], dict[bool, dict[str, bytes]], dict[int | None, bytes]]
 
 
 class _Kept(dict[str, T]):
@@ -94,7 +96,7 @@ class Enricher:
         for it. Raises Overloaded if a visitor id needs a salt that the disk does not take.
         """
         lines: list[Line] = []
-        add = self._adder(lines, {}, {}, sender, (at_us, source, ingest_api))
+        add = self._adder(lines, _nothing_known(), sender, (at_us, source, ingest_api))
         for raw in raws:
             add(raw)
         return lines
@@ -118,9 +120,9 @@ class Enricher:
         line together from what was read, takes twice as long.
         """
         lines: list[Line] = []
-        begins: Begins = {}
-        whos: dict[int | None, bytes] = {}
-        add = self._adder(lines, begins, whos, sender, (at_us, source, ingest_api))
+        known = _nothing_known()
+        add = self._adder(lines, known, sender, (at_us, source, ingest_api))
+        sites, names, whos = known
         routes, pages, cames, attributed = self._routes, self._pages, self._cames, self._attributed
         join = b",".join
         for document in documents:
@@ -131,22 +133,23 @@ class Enricher:
                 fields += 1
             if width is not None:
                 fields += 1
-            interactive, kept, what = True, pages, _NOTHING_MORE
+            called, kept, what = names[True], pages, _NOTHING_MORE
             if len(document) != fields:
                 more = read_more(document)
                 if more is None:
                     width = False  # which nothing is found under
                 else:
-                    interactive, kept = more[3], routes if more[4] else pages
-                    what = _what(*more[:3], *more[5:7])
+                    props, amount, currency, interactive, hash_mode, depth, engaged_ms, _ = more
+                    called, kept = names[interactive], routes if hash_mode else pages
+                    what = _what(props, amount, currency, depth, engaged_ms)
             try:
-                begin = begins.get((site_id, name, interactive))
+                site, event = sites.get(site_id), called.get(name)
                 page = kept.get(url)
                 came = _DIRECT if referrer is None else cames.get(referrer)
                 who = None if width is True or width is False else whos.get(width)
             except TypeError:  # a list or an object is found nowhere
-                begin = None
-            if begin is None or page is None or came is None or who is None:
+                site = None
+            if site is None or event is None or page is None or came is None or who is None:
                 raw = read(document)
                 if raw is None:
                     return None
@@ -158,28 +161,34 @@ class Enricher:
                 columns, _, referral = _DIRECT
             if campaign is not NO_CAMPAIGN:
                 columns = attributed(referral, campaign)
-            lines.append(join((begin, page_columns, columns, tags, who, what)))
+            lines.append(join((site, event, page_columns, columns, tags, who, what)))
         return lines
 
     def _adder(
         self,
         lines: list[Line],
-        begins: Begins,
-        whos: dict[int | None, bytes],
+        known: Known,
         sender: Sender,
         received: tuple[int, str, str],
     ) -> Callable[[RawEvent], None]:
         """Return what adds an event to the lines of a request, and to what is known of its parts.
 
-        whos: the columns from `country_code` to `language`, by the width of the screen.
+        received: when (µs), from which kind of client and by which door.
         """
+        at_us, source, ingest_api = received
+        known_sites, names, whos = known
         describe, user_agent, hints = self._agents.describe, sender.user_agent, sender.client_hints
         agent = describe(user_agent, hints)
         address = None if agent.is_proxy else sender.address
         place = self._places.place(address)
         if sender.privacy_signal and self._signals_count:
             address = None
-        visitors: dict[str, int | None] = {}
+
+        def site_columns(site_id: str) -> bytes:
+            visitor_id = None
+            if address is not None:
+                visitor_id = self._visitors.visitor_id(site_id, address, user_agent, at_us)
+            return _piece((site_id, at_us, visitor_id))
 
         def add(raw: RawEvent) -> None:
             # Cut first: name by name, or uncut, it takes twice as long.
@@ -199,21 +208,20 @@ class Enricher:
                 page = _read_page(url, hash_mode)
                 came = _DIRECT if referrer is None else self._read_referrer(referrer)
             page_columns, hostname, campaign, tags = page
+            event = names[interactive].get(name)
+            if event is None:
+                event = _event_columns(name, interactive, source, ingest_api)
+                names[interactive][name] = event
             for site_id in sites:
-                begin = begins.get((site_id, name, interactive))
-                if begin is None:
-                    if site_id not in visitors and address is not None:
-                        visitors[site_id] = self._visitors.visitor_id(
-                            site_id, address, user_agent, received[0]
-                        )
-                    begin = _begin(site_id, name, interactive, received, visitors.get(site_id))
-                    begins[site_id, name, interactive] = begin
+                site = known_sites.get(site_id)
+                if site is None:
+                    site = known_sites[site_id] = site_columns(site_id)
                 columns, host, referral = came
                 if host is not None and is_own(host, hostname, site_id):
                     columns, _, referral = _DIRECT
                 if campaign is not NO_CAMPAIGN:
                     columns = (self._attributed if is_short else _attributed)(referral, campaign)
-                lines.append(b",".join((begin, page_columns, columns, tags, who, what)))
+                lines.append(b",".join((site, event, page_columns, columns, tags, who, what)))
 
         return add
 
@@ -222,25 +230,21 @@ class Enricher:
         return _piece((referral.url, referral.source, referral.channel)), referral.host, referral
 
 
+def _nothing_known() -> Known:
+    return {}, {True: {}, False: {}}, {}
+
+
 def _piece(values: tuple[object, ...]) -> bytes:
     """Return neighbouring columns of a line."""
     return orjson.dumps(values, default=str)[1:-1]
 
 
-def _begin(
-    site_id: str,
-    name: str,
-    interactive: bool,
-    received: tuple[int, str, str],
-    visitor_id: int | None,
-) -> bytes:
-    """Return the columns from `site_id` to `visitor_id`."""
-    at_us, source, ingest_api = received
+def _event_columns(name: str, interactive: bool, source: str, ingest_api: str) -> bytes:
+    """Return the columns from `event_name` to `ingest_api`."""
     event_type = _EVENT_TYPES.get(name, "track")
     # An engagement report is the page's doing; it must not undo a bounce.
     interactive = interactive and event_type != "engagement"
-    what = (site_id, at_us, name, event_type, source, ingest_api, interactive)
-    return _piece((*what, visitor_id))
+    return _piece((name, event_type, interactive, source, ingest_api))
 
 
 # The columns from `props` on of an event that says nothing of them.

@@ -352,12 +352,16 @@ def _width(value: object, names: _Names) -> int:
 
 
 def _scroll_depth(value: object, names: _Names) -> int:
+    if type(value) is int and 0 <= value <= 100:  # as trackers send it
+        return value
     if type(value) is not int and type(value) is not float:
         _refuse("sd", names, "is not a number", "a percentage from 0 to 100")
     return round(min(max(value, 0), 100))
 
 
 def _engaged_ms(value: object, names: _Names) -> int | None:
+    if type(value) is int and 0 <= value <= ENGAGED_MS_MAX:  # as trackers send it
+        return value
     if type(value) is not int and type(value) is not float:
         _refuse("e", names, "is not a number", "milliseconds")
     return round(value) if 0 <= value <= ENGAGED_MS_MAX else None

@@ -175,5 +175,5 @@ def test_the_format_on_disk_is_the_one_that_is_described() -> None:
     assert struct.unpack("<4sHHIIqqI", data[:36]) == fields
     assert struct.unpack("<I", data[36:40]) == (crc32(data[:36]),)
     rows = [orjson.loads(b"[%b]" % line) for line in payload.split(b"\n")]
-    assert [row[:3] for row in rows] == [["b.example", 6, "two"], ["b.example", 7, "three"]]
+    assert [row[:3] for row in rows] == [["b.example", 6, None], ["b.example", 7, None]]
     assert {len(row) for row in rows} == {len(LINE_COLUMNS)}
