@@ -129,9 +129,10 @@ def _are_visits_of(
     kept = f"SELECT {columns} FROM read_parquet({literal(sessions)}, hive_partitioning = false)"
     (left,) = _row(connection, f"SELECT count(*) FROM ({kept})")
     ((site,),) = connection.execute(f"SELECT min(site_id) FROM ({rows_of(parts)})").fetchall()
-    for made, which in visit_runs(connection, [(site, part) for part in parts]):
+    for made, which, begun in visit_runs(connection, [(site, part) for part in parts]):
         _make(connection, "made", made)
-        _make(connection, "kept", f"{kept} WHERE (site_id, visitor_id, visit) IN ({which})")
+        those = f"{begun} AND (site_id, visitor_id, visit) IN ({which})"
+        _make(connection, "kept", f"{kept} WHERE {those}")
         if _differ(connection, Sql("FROM made"), Sql("FROM kept")):
             return False
         left -= _row(connection, f"SELECT count(*) FROM ({which})")[0]

@@ -66,12 +66,14 @@ class _Run:
     def rows(self) -> Sql:
         return Sql(f"rowid >= {self.first_row} AND rowid < {self.end_row}")
 
-    @property
-    def events(self) -> Sql:
-        """A condition that all of its events fulfil, and of most others those nobody need read."""
+    def within(self, instant: str) -> Sql:
+        """A condition that all of its rows fulfil, and of most others those nobody need read.
+
+        instant: the column that says when a row is.
+        """
         return Sql(
             f"site_id BETWEEN {literal(self.first_site)} AND {literal(self.last_site)} AND "
-            f"timestamp BETWEEN make_timestamp({self.since_us}) AND make_timestamp({self.until_us})"
+            f"{instant} BETWEEN make_timestamp({self.since_us}) AND make_timestamp({self.until_us})"
         )
 
     def joined(self, other: _Run) -> _Run:
@@ -126,17 +128,18 @@ def visits_of(
 ) -> Iterator[pa.Table]:
     """Yield the visits of parts of level 1, by site, and those of a run in `SESSION_ORDER`."""
     sources = [(part.sites[0], store.source(part)) for part in parts]
-    for some, _ in visit_runs(connection, sources):
+    for some, _, _ in visit_runs(connection, sources):
         yield from tables(connection, f"{some} ORDER BY site_id, {SESSION_ORDER}")
 
 
 def visit_runs(
     connection: duckdb.DuckDBPyConnection, sources: Sequence[tuple[str, str]]
-) -> Iterator[tuple[Sql, Sql]]:
+) -> Iterator[tuple[Sql, Sql, Sql]]:
     """Yield queries for the visits of parts of level 1, a run of them each, and which these are.
 
     sources: site and place of each part, at least one. Which they are: rows of site_id, visitor_id
-    and visit, until the next is asked for.
+    and visit, until the next is asked for; and a condition that all of them fulfil, and of the
+    other visits in a file few.
     """
     texts = " + ".join(f"coalesce(strlen({name}), 0)" for name in _LONG_TEXTS_OF_VISITS)
     _make(
@@ -151,10 +154,10 @@ def visit_runs(
         some = [source for site, source in sources if run.first_site <= site <= run.last_site]
         which = Sql(f"SELECT (site_id, visitor_id, visit) FROM spans WHERE {run.rows}")
         events = Sql(
-            f"SELECT * FROM ({annotated_rows_of(some)}) WHERE {run.events} AND "
+            f"SELECT * FROM ({annotated_rows_of(some)}) WHERE {run.within('timestamp')} AND "
             f"(site_id, visitor_id, visit) IN ({which})"
         )
-        yield visits(events), which
+        yield visits(events), which, run.within("started_at")
     connection.execute("DROP TABLE spans")
 
 
@@ -212,15 +215,18 @@ def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
     if len(shares) > 1:
         use_disk(connection)
     _make(connection, "shapes", shapes(events))
-    narrow = _narrow(events, *SHAPED_BY)
+    narrow = shaped(_narrow(events, *SHAPED_BY))
+    if len(shares) > 1:  # events are read once, and not for each share
+        connection.execute(f"CREATE OR REPLACE TABLE narrow AS {narrow}")
+        narrow = Sql("FROM narrow")
     for number, share in enumerate(shares):
-        _make(connection, "visited", annotated(shaped(Sql(f"{narrow} WHERE {share}"))))
+        _make(connection, "visited", annotated(Sql(f"FROM ({narrow}) WHERE {share}")))
         marked = f"SELECT * EXCLUDE (event_type) FROM ({begun(Sql('FROM visited'))})"
         if number:
             connection.execute(f"INSERT INTO marked {marked}")
         else:
             _make(connection, "marked", marked)
-    connection.execute("DROP TABLE visited; DROP TABLE shapes")
+    connection.execute("DROP TABLE visited; DROP TABLE shapes; DROP TABLE IF EXISTS narrow")
 
 
 def _place(
@@ -255,7 +261,7 @@ def _rows_of_run(
     yield from tables(
         connection,
         f"SELECT {listed} FROM ({events}) JOIN (SELECT {kept} FROM places WHERE {run.rows}) "
-        f"ON position = placed WHERE {run.events} ORDER BY place",
+        f"ON position = placed WHERE {run.within('timestamp')} ORDER BY place",
     )
     connection.execute("RESET disabled_optimizers")
 

@@ -70,6 +70,39 @@ def test_a_site_day_of_any_size_is_ordered_in_little_memory(tmp_path: Path) -> N
         assert found.fetchall() == [(rows, rows)]
 
 
+@pytest.mark.parametrize("rows", [1_000_000, 12_000_000, 50_000_000])
+def test_a_share_of_visitors_is_as_large_however_many_events_a_day_has(rows: int) -> None:
+    with duckdb.connect() as connection:
+        connection.execute("SET VARIABLE rows_bytes = 20_000_000")
+        shares = ordering.visitor_shares(connection, Sql(f"FROM range({rows})"))
+    of_each = rows / len(shares) * ordering.MARKED_BYTES
+    assert 15_000_000 < of_each <= 20_000_000
+
+
+def test_events_of_a_large_day_are_read_once_to_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Stored(tmp_path / "data")
+    stored.publish([make_event(site_id=A, timestamp=NOON_US + each) for each in range(50)])
+    (part,) = stored.store.snapshot().parts
+    asked: list[Sql] = []
+
+    def told(events: Sql) -> Sql:
+        asked.append(events)
+        return annotated(events)
+
+    annotated = ordering.annotated
+    monkeypatch.setattr(ordering, "annotated", told)
+    for rows_bytes, shares in ((10**9, 1), (10 * ordering.MARKED_BYTES, 6)):
+        asked.clear()
+        with duckdb.connect(config={"temp_directory": str(tmp_path)}) as connection:
+            connection.execute(f"SET VARIABLE rows_bytes = {rows_bytes}")
+            next(ordering.annotated_rows(connection, rows_of([stored.store.source(part)])))
+        assert len(asked) == shares
+        assert ["read_parquet" in each for each in asked] == [shares == 1] * shares
+    stored.close()
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_places_that_are_sorted_share_by_share_are_those_of_one_sort(
     level: int, monkeypatch: pytest.MonkeyPatch
