@@ -240,18 +240,19 @@ def _dropped(outcome: Outcome) -> HeaderList:
 async def _preflight(scope: Scope, send: Send, methods: bytes) -> None:
     """Answer a CORS preflight (WHATWG Fetch, "CORS-preflight fetch").
 
-    A beacon of type application/json is asked for with credentials, and then "*" does not count:
-    where a content type is asked for, the answer names the Origin. Nothing here reads a cookie.
+    It is "*", as 003 prints. But a beacon of type application/json is asked for with credentials,
+    and then "*" does not count: a browser (they alone send Sec-Fetch-Mode) that asks for a content
+    type is answered with its Origin. Nothing here reads a cookie.
     """
     headers = dict(scope["headers"])
     answer: HeaderList = [
         (b"access-control-allow-methods", methods),
         (b"access-control-allow-headers", _ALLOWED_HEADERS),
         (b"access-control-max-age", _PREFLIGHT_SECONDS),
-        (b"vary", b"origin, access-control-request-headers"),
+        (b"vary", b"origin, access-control-request-headers, sec-fetch-mode"),
     ]
     asked = headers.get(b"access-control-request-headers", b"").lower()
-    if b"content-type" in asked and b"origin" in headers:
+    if b"content-type" in asked and b"origin" in headers and b"sec-fetch-mode" in headers:
         answer.append((b"access-control-allow-origin", headers[b"origin"]))
         answer.append((b"access-control-allow-credentials", b"true"))
     else:

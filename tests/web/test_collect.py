@@ -333,6 +333,7 @@ async def test_a_preflight_of_a_json_beacon_may_carry_credentials(mallard: Runni
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type",
         "access-control-request-private-network": "true",
+        "sec-fetch-mode": "cors",
     }
     for path in ("/api/event", "/api/event/batch"):
         answer = await mallard.client.options(path, headers=headers)
