@@ -18,6 +18,7 @@ from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
 from mallard.config import StoreConfig
 from mallard.errors import MallardError
 from mallard.files import Files
+from mallard.jobs.apart import Apart
 from mallard.jobs.compaction import Compactor
 from mallard.jobs.rollup import RETRY_SECONDS, Rollups, Work, plan
 from mallard.query.dimensions import Dimension
@@ -53,7 +54,7 @@ class RunningClock(SettableClock):
 class Room:
     """A store with the job over it."""
 
-    def __init__(self, data: Path, files: Files | None = None) -> None:
+    def __init__(self, data: Path, files: Files | None = None, apart: Apart | None = None) -> None:
         self.stored = Stored(data, files)
         self.clock = RunningClock()
         self.telemetry = Telemetry()
@@ -67,6 +68,7 @@ class Room:
             self.clock,
             self.telemetry,
             lambda: dict(self.zones),
+            apart,
         )
 
     @property
@@ -142,6 +144,17 @@ def test_a_late_event_takes_its_day_out_of_use_until_the_day_is_settled_and_summ
     assert room.views() == {date(0): None, date(1): 1}
     room.job.run()
     assert room.views() == {date(0): 3, date(1): 1}
+
+
+def test_a_day_that_a_late_event_came_for_before_its_sums_were_made_waits_for_it(
+    room: Room,
+) -> None:
+    room.settle(0)
+    room.stored.flush(0, A)
+    assert room.job.run() == []
+    room.compact()
+    room.job.run()
+    assert room.views() == {date(0): 2}
 
 
 def test_site_months_are_made_together_and_each_has_its_own_file(room: Room) -> None:
@@ -412,3 +425,18 @@ def stored_files(data: Path) -> set[str]:
         for folder in ("rollups", "sessions", "events")
         for path in (data / folder).glob("**/*.parquet*")
     }
+
+
+def test_the_sums_of_much_are_made_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path, apart=Apart())
+    room.zones[A] = ZoneInfo("Asia/Kolkata")
+    room.settle(0)
+    monkeypatch.setattr("mallard.jobs.apart.ROWS_APART", 1)
+    monkeypatch.setattr("mallard.jobs.apart.connect", None)  # of this process
+    room.job.run()
+    (file,) = room.snapshot.rollups.values()
+    assert len(cut_of(file, date(0))) == 1  # as the site's zone has it
+    assert read(room, file)
+    room.stored.close()
