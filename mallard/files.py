@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 
 from mallard.errors import StorageError
 from mallard.uring import Syncs
@@ -20,6 +21,9 @@ from mallard.uring import Syncs
 TEMPORARY_SUFFIX = ".tmp"
 # Of a file in memory at a time.
 CHUNK_BYTES = 1024 * 1024
+# What a server that was killed had at work is killed with it, and gone soon.
+ORPHANS_END_SECONDS = 10.0
+ORPHANS_LOOK_SECONDS = 0.02
 
 
 class Files:
@@ -167,16 +171,22 @@ class Files:
 
 
 class FolderLock:
-    """Holds a data folder for one server; the operating system lets go when the process ends."""
+    """Holds a data folder for one server; the operating system lets go when the process ends.
+
+    And when those have ended that it gave its descriptor: they write there too.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder, or raise StorageError that says who has it."""
+        """Take the folder, or raise StorageError that says who has it.
+
+        Waits a little for what a server that is gone left at work.
+        """
         path = folder / "lock"
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(monotonic() + ORPHANS_END_SECONDS)
         except OSError as error:
-            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            holder = self._holder()
             os.close(self._descriptor)
             raise StorageError(
                 f"{folder} is in use by another Mallard server (process {holder}). "
@@ -185,9 +195,39 @@ class FolderLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
+    @property
+    def descriptor(self) -> int:
+        """What holds the folder as long as any process has it open."""
+        return self._descriptor
+
     def release(self) -> None:
         """Let the folder go."""
         os.close(self._descriptor)
+
+    def _take(self, give_up_at: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if _is_running(self._holder()) or monotonic() > give_up_at:
+                    raise
+                sleep(ORPHANS_LOOK_SECONDS)
+            else:
+                return
+
+    def _holder(self) -> str:
+        return os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process may still be there."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True
+    return True
 
 
 def lock_holder(folder: Path) -> str | None:

@@ -24,6 +24,7 @@ from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
 from mallard.ingest.user_agent import UserAgents
 from mallard.ingest.visitor import Visitors
+from mallard.jobs.apart import Apart
 from mallard.jobs.checking import Checking
 from mallard.jobs.compaction import Compactor
 from mallard.jobs.database import remove_spilled
@@ -146,8 +147,15 @@ class Server:
     def _build_maintenance(self, judge: Hindsight) -> None:
         config, clock = self.config, self.clock
         remove_spilled(self.data)
+        apart = Apart([self._lock.descriptor])
         self.compactor = Compactor(
-            config.store, self.store, self.data, self._room_bytes, clock, self.telemetry
+            config.store,
+            self.store,
+            self.data,
+            self._room_bytes,
+            clock,
+            self.telemetry,
+            apart,
         )
         self.rollups = Rollups(
             config.store,
@@ -157,6 +165,7 @@ class Server:
             clock,
             self.telemetry,
             lambda: self.accounts.directory_now().zones,
+            apart,
         )
         self._build_erasure(judge)
         self.expiry = Expiry(config.retention, self.store, clock)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,6 +139,29 @@ def test_a_folder_has_one_server_and_the_second_is_told_which(tmp_path: Path) ->
         FolderLock(tmp_path)
     lock.release()
     FolderLock(tmp_path).release()
+
+
+def test_a_folder_is_free_when_what_a_dead_server_left_at_work_has_ended(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    program = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[lock.descriptor],
+    ) as left:
+        assert left.stdin
+        assert left.stdout
+        left.stdout.readline()
+        lock.release()
+        with pytest.raises(StorageError, match=f"process {os.getpid()}"):
+            FolderLock(tmp_path)  # who took it lives
+        with subprocess.Popen(["true"]) as gone:
+            pass
+        (tmp_path / "lock").write_text(f"{gone.pid}\n")
+        threading.Timer(0.05, left.stdin.close).start()
+        FolderLock(tmp_path).release()
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_free_bytes_are_those_of_the_disk_below_the_folder(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mallard.cli.polite import give_way
 from mallard.files import Files
 from mallard.ingest.visitor import SECRET_FILE
 from mallard.jobs import backup as jobs
+from mallard.processes import give_way
 
 # What a backup without the secret means, where there is one.
 _LEFT_BEHIND = (

@@ -13,9 +13,9 @@ from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from mallard.accounts.accounts import Accounts
-from mallard.cli.polite import give_way
 from mallard.clock import Clock, to_datetime
 from mallard.errors import InvalidInput, StorageError
+from mallard.processes import give_way
 from mallard.query.forms import Form
 from mallard.query.named.asking import Asking
 from mallard.query.plausible.filtering import Context

@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import duckdb
 
-from mallard.cli.polite import give_way
 from mallard.errors import InvalidInput
+from mallard.processes import give_way
 from mallard.query.events import add_macros, show_folder
 from mallard.query.macros import EXAMPLES
 from mallard.query.period import micros

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mallard.cli.polite import give_way
 from mallard.files import Files
 from mallard.jobs import verify as jobs
+from mallard.processes import give_way
 
 
 def verify(data: Path, *, deep: bool = False) -> int:

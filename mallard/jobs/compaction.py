@@ -2,7 +2,8 @@
 
 Invariants: what is read is checked first, and a file that is not what was written is set aside
 alone; what is written counts with one commit that takes out what it was made from; what fails
-leaves everything as it was and is tried again later.
+leaves everything as it was and is tried again later. Much is written in a process of its own, so
+that it takes neither the interpreter nor, for long, the processor or the memory from the server.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import pyarrow as pa
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import CorruptData, StorageError
-from mallard.jobs.database import connect
+from mallard.jobs.apart import Apart, Worker
 from mallard.jobs.day_files import write_days, write_merged
 from mallard.jobs.ordering import SCRATCH_BYTES
 from mallard.jobs.policy import Merge, Settle, plan
 from mallard.query.events import rows_of
 from mallard.store.part import Part
 from mallard.store.snapshot import Change
-from mallard.store.store import Store
+from mallard.store.store import Store, Writing
 from mallard.telemetry import Telemetry
 
 # How long a date waits after its compaction failed: what failed may be what takes long.
@@ -44,21 +45,21 @@ class Compactor:
         room_bytes: Callable[[], int],
         clock: Clock,
         telemetry: Telemetry,
+        apart: Apart | None = None,
     ) -> None:
         """Begin with nothing to do.
 
         data: where DuckDB may put what does not fit in memory. room_bytes: what may be written
-        there without taking what a flush needs.
+        there without taking what a flush needs. apart: does what is much; None: nobody does.
         """
         self._config = config
         self._store = store
-        self._data = data
         self._room_bytes = room_bytes
         self._clock = clock
         self._telemetry = telemetry
+        self._worker = Worker(config, store, data, apart)
         self._problems: dict[str, str] = {}  # by date
         self._retry_at: dict[str, float] = {}
-        self._connection: duckdb.DuckDBPyConnection | None = None
         self._stopping = False
 
     @property
@@ -69,8 +70,7 @@ class Compactor:
     def interrupt(self) -> None:
         """End what is under way, which then did not happen; call it until `run` has ended."""
         self._stopping = True
-        if connection := self._connection:
-            connection.interrupt()
+        self._worker.interrupt()
 
     def run(self) -> None:
         """Do what is due now; what fails is counted and comes again later."""
@@ -100,7 +100,7 @@ class Compactor:
     def _do(self, work: Merge | Settle) -> str | None:
         """Do one piece of work, or return why it has to wait."""
         started = self._clock.monotonic()
-        parts = (*work.parts, *work.compacted) if isinstance(work, Settle) else work.parts
+        parts = parts_of(work)
         size_bytes, rows = sum(part.size_bytes for part in parts), sum(part.rows for part in parts)
         room_bytes = self._room_bytes()
         if room_bytes < 2 * size_bytes:
@@ -109,25 +109,26 @@ class Compactor:
         with self._store.reading():
             for part in parts:
                 self._store.check(part)
-            spilled_bytes = room_bytes - size_bytes - SCRATCH_BYTES * rows
-            with connect(self._config, self._data, spilled_bytes) as connection:
-                self._connection = connection
-                try:
-                    change = self._change(work, parts, connection)
-                finally:
-                    self._connection = None
+            spill_bytes = room_bytes - size_bytes - SCRATCH_BYTES * rows
+            change = self._worker.do(write, work, rows, spill_bytes)
             self._store.swap(change)
         self._telemetry.compacted[change.reason] += rows
         self._telemetry.compaction_seconds.observe(self._clock.monotonic() - started)
         return None
 
-    def _change(
-        self, work: Merge | Settle, parts: tuple[Part, ...], connection: duckdb.DuckDBPyConnection
-    ) -> Change:
-        events = rows_of([self._store.source(part) for part in parts])
-        detail = {"date": work.date, "parts": len(parts), "rows": sum(each.rows for each in parts)}
-        if isinstance(work, Merge):
-            merged = write_merged(self._store, connection, work.date, events)
-            return Change("merge", added=(merged,), removed=parts, detail=detail)
-        written = write_days(self._store, connection, work.date, events)
-        return Change("compaction", added=tuple(written), removed=parts, detail=detail)
+
+def parts_of(work: Merge | Settle) -> tuple[Part, ...]:
+    """Return what a piece of work takes in."""
+    return (*work.parts, *work.compacted) if isinstance(work, Settle) else work.parts
+
+
+def write(store: Writing, connection: duckdb.DuckDBPyConnection, work: Merge | Settle) -> Change:
+    """Write the files of a piece of work; return the change they are for, uncommitted."""
+    parts = parts_of(work)
+    events = rows_of([store.source(part) for part in parts])
+    detail = {"date": work.date, "parts": len(parts), "rows": sum(each.rows for each in parts)}
+    if isinstance(work, Merge):
+        merged = write_merged(store, connection, work.date, events)
+        return Change("merge", added=(merged,), removed=parts, detail=detail)
+    written = write_days(store, connection, work.date, events)
+    return Change("compaction", added=tuple(written), removed=parts, detail=detail)

@@ -59,15 +59,18 @@ def use_disk(connection: duckdb.DuckDBPyConnection) -> None:
 
 @contextlib.contextmanager
 def connect(
-    config: StoreConfig, data: Path | None, spill_bytes_max: int | None = None
+    config: StoreConfig,
+    data: Path | None,
+    spill_bytes_max: int | None = None,
+    name: str | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection for one job, on one thread at a time.
 
     data: the data folder, which takes what does not fit in memory; None: nothing does.
     spill_bytes_max: at most so much of it; None for 90 % of what is free. Queries that need more
-    raise `duckdb.Error`.
+    raise `duckdb.Error`. name: of the folder it is put in, for who has to remove it.
     """
-    folder = data / SPILLED / secrets.token_hex(4) if data else None
+    folder = data / SPILLED / (name or secrets.token_hex(4)) if data else None
     settings = {
         **_SETTINGS,
         "memory_limit": f"{query_bytes(config)}B",
@@ -90,6 +93,9 @@ def connect(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_spilled(data: Path) -> None:
-    """Remove what a process that ended left behind; nobody else may be using the folder."""
-    shutil.rmtree(data / SPILLED, ignore_errors=True)
+def remove_spilled(data: Path, name: str = "") -> None:
+    """Remove what a process that ended left behind, in a folder of that name or in any.
+
+    Nobody else may be using it.
+    """
+    shutil.rmtree(data / SPILLED / name, ignore_errors=True)

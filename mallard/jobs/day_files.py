@@ -20,13 +20,13 @@ from mallard.query.sessions import SESSION_SCHEMA
 from mallard.query.sql import Sql
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import day_version
-from mallard.store.store import Store
+from mallard.store.store import Writing
 
 _INSTANTS = ("timestamp", "sent_at", "received_at", "loaded_at")
 
 
 def write_merged(
-    store: Store,
+    store: Writing,
     connection: duckdb.DuckDBPyConnection,
     date: str,
     events: Sql,
@@ -42,7 +42,7 @@ def write_merged(
 
 
 def write_days(
-    store: Store,
+    store: Writing,
     connection: duckdb.DuckDBPyConnection,
     date: str,
     events: Sql,
@@ -55,7 +55,7 @@ def write_days(
 
 
 def write_sessions(
-    store: Store,
+    store: Writing,
     connection: duckdb.DuckDBPyConnection,
     parts: Sequence[Part],
 ) -> list[Part | Derived]:
@@ -67,7 +67,7 @@ def write_sessions(
 
 
 def _write_days(
-    store: Store,
+    store: Writing,
     connection: duckdb.DuckDBPyConnection,
     date: str,
     events: Sql,
@@ -91,7 +91,7 @@ def _write_days(
 
 
 def _write_sessions(
-    store: Store,
+    store: Writing,
     connection: duckdb.DuckDBPyConnection,
     parts: Sequence[Part],
 ) -> Iterator[Derived]:
@@ -103,7 +103,7 @@ def _write_sessions(
         yield _write_visits(store, without, ())
 
 
-def _write_visits(store: Store, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Derived:
+def _write_visits(store: Writing, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Derived:
     ordered = tuple(sorted(parts, key=lambda part: part.first_position))
     sources = {parts[0].date: day_version(ordered)}
     writer = store.derived_writer("sessions", parts[0].sites[0], sources, SESSION_SCHEMA)
@@ -133,7 +133,7 @@ def _site_of(numbered: tuple[int, pa.Table]) -> str:
     return site_id
 
 
-def _all_or_none(store: Store, files: Iterator[Part | Derived]) -> list[Part | Derived]:
+def _all_or_none(store: Writing, files: Iterator[Part | Derived]) -> list[Part | Derived]:
     written: list[Part | Derived] = []
     try:
         for file in files:

@@ -24,7 +24,7 @@ from mallard.query.sessions import annotated, begun, visits
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_KEYS
 from mallard.store.part import Part
-from mallard.store.store import Store
+from mallard.store.store import Writing
 
 # Of a batch from DuckDB to a file: small enough to hold a few, large enough to cost little each.
 BATCH_ROWS = 16_384
@@ -124,7 +124,7 @@ def annotated_rows(
 
 
 def visits_of(
-    store: Store, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
+    store: Writing, connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]
 ) -> Iterator[pa.Table]:
     """Yield the visits of parts of level 1, by site, and those of a run in `SESSION_ORDER`."""
     sources = [(part.sites[0], store.source(part)) for part in parts]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ from mallard.chunks import chunks
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import StorageError
-from mallard.jobs.database import connect
+from mallard.jobs.apart import Apart, Worker
 from mallard.jobs.day_files import write_sessions
 from mallard.jobs.ordering import BATCH_ROWS
 from mallard.query.events import annotated_rows_of
@@ -34,7 +34,7 @@ from mallard.query.site_days import narrow
 from mallard.query.sql import Sql, literal
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Day, SiteDay, Snapshot
-from mallard.store.store import Store
+from mallard.store.store import Store, Writing
 from mallard.telemetry import Telemetry
 
 # How long what failed waits; then it is tried alone.
@@ -73,6 +73,15 @@ class Work:
     def key(self) -> SiteMonth:
         """Its site and month."""
         return self.site_id, self.month
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Site-months to make at once. snapshot: what is live of them; zones: those of their sites."""
+
+    snapshot: Snapshot
+    zones: Zones
+    works: tuple[Work, ...]
 
 
 def cut_by(zones: Zones) -> Cut:
@@ -136,6 +145,7 @@ class Rollups:
         clock: Clock,
         telemetry: Telemetry,
         zones: Callable[[], Zones] = dict,
+        apart: Apart | None = None,
     ) -> None:
         """Begin with nothing to do; the arguments are those of `Compactor`.
 
@@ -143,14 +153,13 @@ class Rollups:
         """
         self._config = config
         self._store = store
-        self._data = data
         self._room_bytes = room_bytes
         self._clock = clock
         self._telemetry = telemetry
         self._zones = zones
         self._problems: dict[SiteMonth, str] = {}
         self._retry_at: dict[SiteMonth, float] = {}
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._worker = Worker(config, store, data, apart)
         self._stopping = False
         self._nothing_to_do_in: tuple[int, Zones] = -1, {}  # a version of the store
 
@@ -165,8 +174,7 @@ class Rollups:
     def interrupt(self) -> None:
         """End what is under way, which then did not happen; call it until `run` has ended."""
         self._stopping = True
-        if connection := self._connection:
-            connection.interrupt()
+        self._worker.interrupt()
 
     def run(self) -> list[Derived]:
         """Make what is missing and return it; what fails is counted and comes again later."""
@@ -182,7 +190,7 @@ class Rollups:
             for works in self._groups(snapshot, due):
                 if self._stopping:
                     break
-                live += self._try(snapshot, cut, works)
+                live += self._try(snapshot, zones, works)
         return live
 
     def rebuild(self) -> list[Derived]:
@@ -205,14 +213,14 @@ class Rollups:
                 yield [work]
         yield from chunks(weighed, ROWS_AT_ONCE)
 
-    def _try(self, snapshot: Snapshot, cut: Cut, works: list[Work]) -> list[Derived]:
+    def _try(self, snapshot: Snapshot, zones: Zones, works: list[Work]) -> list[Derived]:
         gone = [
             snapshot.rollups[work.key]
             for work in works
             if not work.kept and not work.made and work.key in snapshot.rollups
         ]
         try:
-            written = self._make(snapshot, cut, works)
+            written = self._make(snapshot, zones, works)
             self._store.swap(Change("rollup", tuple(written), tuple(gone)))
         # RuntimeError is how DuckDB says that it was interrupted; OSError is the disk's.
         except (StorageError, duckdb.Error, pa.ArrowException, RuntimeError, OSError) as error:
@@ -231,7 +239,7 @@ class Rollups:
             self._problems[work.key] = str(error)
             self._retry_at[work.key] = self._clock.monotonic() + RETRY_SECONDS
 
-    def _make(self, snapshot: Snapshot, cut: Cut, works: list[Work]) -> list[Derived]:
+    def _make(self, snapshot: Snapshot, zones: Zones, works: list[Work]) -> list[Derived]:
         """Write the files of some site-months; return them, uncommitted."""
         days = {
             (work.site_id, date): snapshot.days[work.site_id, date]
@@ -246,21 +254,15 @@ class Rollups:
             )
         for part in parts:
             self._store.check(part)
-        with connect(self._config, self._data, room_bytes - needed) as connection:
-            self._connection = connection
-            try:
-                return _write(self._store, connection, snapshot, cut, works)
-            finally:
-                self._connection = None
+        asked = {work.site_id: zones[work.site_id] for work in works if work.site_id in zones}
+        task = Task(_of(snapshot, works), asked, tuple(works))
+        rows = sum(part.rows for part in parts)
+        return self._worker.do(write, task, rows, room_bytes - needed)
 
 
-def _write(
-    store: Store,
-    connection: duckdb.DuckDBPyConnection,
-    snapshot: Snapshot,
-    cut: Cut,
-    works: list[Work],
-) -> list[Derived]:
+def write(store: Writing, connection: duckdb.DuckDBPyConnection, task: Task) -> list[Derived]:
+    """Write the files of a task; return them, uncommitted."""
+    snapshot, works, cut = task.snapshot, task.works, cut_by(task.zones)
     written: list[Derived] = []
     visits: dict[SiteDay, Derived] = {}
     try:
@@ -296,7 +298,7 @@ def _write(
 
 
 def _queries(
-    store: Store, snapshot: Snapshot, visits: Mapping[SiteDay, Derived], some: Sequence[SiteDay]
+    store: Writing, snapshot: Snapshot, visits: Mapping[SiteDay, Derived], some: Sequence[SiteDay]
 ) -> tuple[Sql, Sql]:
     """Return queries for the events and the visits of some days; visits: those just made."""
     days = [snapshot.days[each] for each in some]
@@ -328,7 +330,7 @@ def _sum_up(
 
 
 def _write_month(
-    store: Store, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, cut: Cut, work: Work
+    store: Writing, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, cut: Cut, work: Work
 ) -> Derived:
     """Write the sums of a month: those just made, and those that are true of its old file."""
     if work.kept:
@@ -349,6 +351,14 @@ def _write_month(
         for batch in ordered.to_arrow_reader(BATCH_ROWS):
             writer.write(pa.Table.from_batches([batch]))
         return writer.finish_derived()
+
+
+def _of(snapshot: Snapshot, works: Iterable[Work]) -> Snapshot:
+    """Return what a snapshot has of the months of these."""
+    keys = {work.key for work in works}
+    days = {key: day for key, day in snapshot.days.items() if (key[0], key[1][:7]) in keys}
+    rollups = {key: file for key, file in snapshot.rollups.items() if key in keys}
+    return replace(snapshot, recent=(), days=days, rollups=rollups, quarantined=())
 
 
 def _rows_of(snapshot: Snapshot, day: SiteDay) -> int:

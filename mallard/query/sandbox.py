@@ -20,7 +20,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ from typing import Any
 
 import orjson
 
-import mallard
 from mallard.config import QueryConfig
 from mallard.errors import InvalidInput, MallardError, NotFound, QueryTimeout, QueryTooLarge
+from mallard.processes import start
 from mallard.query.confined import Reading, confine
 from mallard.query.forms import Form
 from mallard.query.sandboxed import Limits, Task, Work
@@ -42,11 +41,6 @@ SPILLED = "tmp/sql"  # in the data folder
 # Not with -m: what is sent is of the module by its name.
 _PROGRAM = "from mallard.query.sandboxed import main; main()"
 READ_BYTES = 256 * 1024
-# What libraries look for at their start; nothing else of the server's environment is passed on.
-_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-# What was given back is not kept for later: the system counts it as taken.
-_FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
-
 # What a process may say is wrong with what was asked.
 _REFUSALS: dict[str, type[MallardError]] = {
     kind.__name__: kind for kind in (InvalidInput, NotFound, QueryTooLarge)
@@ -136,14 +130,7 @@ class _Process:
     def __init__(self) -> None:
         status, theirs = os.pipe()
         try:
-            self.popen = subprocess.Popen(  # noqa: S603 - of this very program
-                [sys.executable, "-P", "-c", _PROGRAM, str(theirs)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs,),
-                env=_environment(),
-            )
+            self.popen = start(_PROGRAM, str(theirs), errors=subprocess.DEVNULL, passed=(theirs,))
         except BaseException:
             os.close(status)
             raise
@@ -302,8 +289,3 @@ def limits_of(config: QueryConfig, spill: Path, seconds: float) -> Limits:
         spill=str(spill),
         spill_bytes=config.sql_spill_bytes,
     )
-
-
-def _environment() -> dict[str, str]:
-    found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**found, **_FRUGAL, "PYTHONPATH": str(Path(mallard.__file__).parents[1])}

@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 
 from mallard.errors import CorruptData, InvalidInput, NotFound, QueryTooLarge
+from mallard.processes import give_way
 from mallard.query.confined import Reading, show_reading
 from mallard.query.forms import Form, write
 from mallard.query.macros import MACROS
@@ -216,7 +217,7 @@ def _rows() -> BinaryIO:
 def main() -> None:
     """Read one task, do it, and say what came of it."""
     status = int(sys.argv[1])
-    os.nice(NICENESS)
+    give_way(NICENESS)
     signal.alarm(IDLE_SECONDS)
     try:
         task: Work = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,21 +21,13 @@ import pyarrow.compute as pc
 
 from mallard.clock import Clock
 from mallard.errors import CorruptData, StorageError
-from mallard.event import ARROW_SCHEMA
 from mallard.files import Files
 from mallard.store import partition
-from mallard.store.encoding import (
-    LEVEL_0_ROW_GROUP_ROWS,
-    LEVEL_1_ROW_GROUP_ROWS,
-    file_schema,
-    writer_options,
-)
-from mallard.store.folder import Folder
 from mallard.store.manifest import Manifest, Version
-from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date
+from mallard.store.part import Derived, Part, encode_recent, split_by_date
 from mallard.store.reader import DATABASE
 from mallard.store.snapshot import Change, Retired, Snapshot, applied
-from mallard.store.writer import DerivedWriter, PartWriter
+from mallard.store.workshop import Workshop
 
 # How long another process may go on reading what it found in the manifest.
 SWAP_SECONDS = 30.0
@@ -43,7 +35,7 @@ SWAP_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
-class LocalStore:
+class LocalStore(Workshop):
     """A `Store` in one data folder; any thread may call it."""
 
     def __init__(
@@ -61,8 +53,7 @@ class LocalStore:
         that the log has, infinite where it has none. Raises StorageError when the folder cannot be
         a store of this version, or the manifest is an older one than its files.
         """
-        self._data = data
-        self._files = files
+        super().__init__(data, files)
         self._clock = clock
         self._announce = announce
         self._announced = -1  # the version that readers beside the server know
@@ -70,7 +61,6 @@ class LocalStore:
         self._pins: Counter[int] = Counter()  # versions that are being read here
         self._leftovers: set[str] = set()
         self._in_doubt = False  # a commit failed, and the manifest was not read since
-        self._folder = Folder(data, files)
         files.make_folder(data)
         self._refuse_lost_manifest()
         self._manifest = Manifest(data / DATABASE, files)
@@ -107,10 +97,6 @@ class LocalStore:
             with self._lock:
                 self._pins[snapshot.version] -= 1
                 self._pins += Counter()  # forgets those nobody reads
-
-    def source(self, file: Part | Derived) -> str:
-        """Return the path a query engine reads a file by."""
-        return str(self._data / file.location)
 
     def retired(self) -> tuple[Retired, ...]:
         """Return what is no longer live and whose bytes are still there."""
@@ -156,41 +142,6 @@ class LocalStore:
             self._write(written)
             change = Change("flush", added=tuple(part for part, _ in written))
             self._commit(change, watermark)
-
-    def merge_writer(self, date: str) -> PartWriter:
-        """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
-        return PartWriter(
-            self._files,
-            self._data,
-            (0, date),
-            lambda first, last: partition.merged(date, first, last),
-            (ARROW_SCHEMA, writer_options(0), LEVEL_0_ROW_GROUP_ROWS),
-        )
-
-    def day_writer(self, site_id: str, date: str, *, whole_ms: bool = False) -> PartWriter:
-        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`."""
-        return PartWriter(
-            self._files,
-            self._data,
-            (1, date),
-            lambda first, last: partition.compacted(site_id, date, first, last),
-            (file_schema(whole_ms), writer_options(1), LEVEL_1_ROW_GROUP_ROWS),
-        )
-
-    def derived_writer(
-        self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema
-    ) -> DerivedWriter:
-        """Begin a file of visits (one date in sources) or sums (dates of one month).
-
-        sources: by date, the version of the site-day it is made from.
-        """
-        date = next(iter(sources))
-        location = (
-            partition.sessions(site_id, date)
-            if kind == "sessions"
-            else partition.rollup(site_id, date[:7])
-        )
-        return DerivedWriter(self._files, self._data, location, (kind, site_id, sources), schema)
 
     def swap(self, change: Change) -> None:
         """Make a change live: all of it, or nothing and StorageError.
@@ -263,6 +214,11 @@ class LocalStore:
         with self._lock:
             return self._folder.find(_places(retired.file))
 
+    def tidy(self) -> bool:
+        """Remove files that no commit names; return whether the disk let them go; see `Store`."""
+        with self._lock:
+            return self._remove_strays(self._leftovers)  # see _remove_leftovers
+
     def forget_deleted(self) -> bool:
         """Leave nothing of what was deleted: no stray file, no bytes in the database's files,
         nothing in what readers beside the server are told; return whether that was possible now.
@@ -271,13 +227,17 @@ class LocalStore:
         """
         with self._lock:
             self._tell()
-            known = self._manifest.known()
-            known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
-            try:
-                self._folder.remove_others(known)
-            except OSError:
-                return False
-            return self._manifest.compact() and self._announced == self._snapshot.version
+            tidy = self._remove_strays(frozenset()) and self._manifest.compact()
+            return tidy and self._announced == self._snapshot.version
+
+    def _remove_strays(self, keep: Set[str]) -> bool:
+        known = self._manifest.known() | keep
+        known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
+        try:
+            self._folder.remove_others(known)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the manifest."""

@@ -27,7 +27,34 @@ class Readable(Protocol):
         """Return where a query engine reads a file: a path or a URL."""
 
 
-class Store(Readable, Protocol):
+class Writing(Protocol):
+    """Where files are written that count once they are committed."""
+
+    def source(self, file: Part | Derived) -> str:
+        """Return where a query engine reads a file: a path or a URL."""
+
+    def merge_writer(self, date: str) -> PartWriter:
+        """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
+
+    def day_writer(self, site_id: str, date: str, *, whole_ms: bool = False) -> PartWriter:
+        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`.
+
+        whole_ms: every instant of every row will be a whole millisecond, which takes less.
+        """
+
+    def derived_writer(
+        self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema
+    ) -> DerivedWriter:
+        """Begin a file of visits (one date in sources) or sums (dates of one month).
+
+        sources: by date, the version of the site-day it is made from.
+        """
+
+    def discard(self, written: Iterable[Part | Derived]) -> None:
+        """Remove files that were written and will not be committed."""
+
+
+class Store(Readable, Writing, Protocol):
     """Takes events from the buffer for good, says where they are, and changes how they lie."""
 
     @property
@@ -47,32 +74,12 @@ class Store(Readable, Protocol):
         A part is set aside then; what can be made again is dropped.
         """
 
-    def merge_writer(self, date: str) -> PartWriter:
-        """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
-
-    def day_writer(self, site_id: str, date: str, *, whole_ms: bool = False) -> PartWriter:
-        """Begin a part of level 1 for a site-day: rows of `PART_SCHEMA` in `LEVEL_1_ORDER`.
-
-        whole_ms: every instant of every row will be a whole millisecond, which takes less.
-        """
-
-    def derived_writer(
-        self, kind: Kind, site_id: str, sources: Mapping[str, str], schema: pa.Schema
-    ) -> DerivedWriter:
-        """Begin a file of visits (one date in sources) or sums (dates of one month).
-
-        sources: by date, the version of the site-day it is made from.
-        """
-
     def swap(self, change: Change) -> None:
         """Make a change live: all of it, or nothing and StorageError.
 
         Visits of a site-day whose parts change, and sums of a month that are made anew, go
         with it. What was written for a change that fails is removed.
         """
-
-    def discard(self, written: Iterable[Part | Derived]) -> None:
-        """Remove files that were written and will not be committed."""
 
     def retired(self) -> tuple[Retired, ...]:
         """Return what is no longer live and whose bytes are still there."""
@@ -92,6 +99,12 @@ class Store(Readable, Protocol):
 
     def source_of_retired(self, retired: Retired) -> str | None:
         """Return where a query engine reads a retired file; None when its bytes are gone."""
+
+    def tidy(self) -> bool:
+        """Remove files that no commit names, and return whether the disk let them go.
+
+        No file of the store may be being written meanwhile, but by `publish`.
+        """
 
     def forget_deleted(self) -> bool:
         """Leave nothing of what was deleted: no stray file, no bytes in the database's files,

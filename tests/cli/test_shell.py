@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from mallard.cli.polite import NICENESS
 from mallard.cli.shell import shell
 from mallard.clock import to_datetime
 from mallard.errors import InvalidInput, StorageError
+from mallard.processes import NICENESS
 from mallard.query.events import show_folder
 from tests.stored import A, B, Stored
 

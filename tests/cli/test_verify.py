@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mallard.cli.polite import NICENESS
 from mallard.cli.verify import verify
+from mallard.processes import NICENESS
 
 
 def test_a_sound_folder_is_counted_and_passes(

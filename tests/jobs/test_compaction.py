@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +9,21 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from duckdb import DuckDBPyConnection
 
 from mallard.config import StoreConfig
 from mallard.event import Event
-from mallard.jobs.compaction import RETRY_SECONDS, Compactor
+from mallard.jobs.apart import Apart
+from mallard.jobs.compaction import RETRY_SECONDS, Compactor, write
 from mallard.jobs.database import SPILLED, connect, remove_spilled
 from mallard.jobs.day_files import write_days
 from mallard.jobs.pieces import shaped, shapes
+from mallard.jobs.policy import Merge, Settle
 from mallard.query.events import annotated_rows_of, rows_of
 from mallard.query.sessions import SESSION_SCHEMA, begun
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.snapshot import Change, Snapshot
+from mallard.store.store import Writing
 from mallard.telemetry import Telemetry
 from tests import oracle
 from tests.factories import NOON_US, make_event
@@ -33,7 +39,7 @@ DATE = date(0)
 class Compacting:
     """A store whose dates can be compacted."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, apart: Apart | None = None) -> None:
         self.files = FailingCommits()
         self.stored = Stored(data, self.files)
         self.store = self.stored.store
@@ -46,6 +52,7 @@ class Compacting:
             lambda: self.room_bytes,
             self.stored.clock,
             self.telemetry,
+            apart,
         )
 
     @property
@@ -303,3 +310,51 @@ def test_nothing_is_left_of_what_was_spilled(compacting: Compacting, tmp_path: P
     remove_spilled(tmp_path)
     assert not (tmp_path / SPILLED).exists()
     remove_spilled(tmp_path)
+
+
+def write_and_die(store: Writing, connection: DuckDBPyConnection, work: Merge | Settle) -> None:
+    """Write what there is to write, and never come to an end."""
+    write(store, connection, work)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compacting]:
+    monkeypatch.setattr("mallard.jobs.apart.ROWS_APART", 3)
+    made = Compacting(tmp_path, Apart())
+    yield made
+    made.stored.close()
+
+
+def test_much_is_compacted_in_a_process_of_its_own(
+    apart: Compacting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mallard.jobs.apart.connect", None)  # of this process
+    apart.stored.flush(0, A, B)
+    apart.stored.flush(0, A, B)
+    apart.run()
+    apart.stored.flush(0, A)
+    apart.run(day=3)
+    assert history(apart) == ["flush", "flush", "merge", "flush", "compaction"]
+    assert apart.snapshot.is_settled(A, DATE)
+    assert apart.stored.positions() == [1, 2, 3, 4, 5]
+
+
+def test_a_process_that_dies_leaves_nothing_and_the_server_goes_on(
+    apart: Compacting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart.stored.flush(0, A, B)
+    apart.stored.flush(0, A)
+    monkeypatch.setattr("mallard.jobs.compaction.write", write_and_die)
+    apart.run(day=3)
+    assert apart.compactor.problems == [f"{DATE} is not compacted: its process ended with -9"]
+    assert [part.level for part in apart.snapshot.parts] == [0, 0]
+    parts = {apart.store.source(part) for part in apart.snapshot.parts}
+    assert {str(path) for path in tmp_path.rglob("*.parquet*") if "empty" not in path.name} == parts
+    assert list((tmp_path / SPILLED).iterdir()) == []
+    monkeypatch.undo()
+    later = apart.stored.clock.monotonic() + RETRY_SECONDS
+    monkeypatch.setattr(apart.stored.clock, "monotonic", lambda: later)
+    apart.run(day=3)
+    assert apart.compactor.problems == []
+    assert apart.stored.positions() == [1, 2, 3]

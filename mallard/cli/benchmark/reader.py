@@ -9,7 +9,7 @@ import select
 import sys
 from pathlib import Path
 
-from mallard.cli.polite import give_way
+from mallard.processes import give_way
 from mallard.query.events import open_folder, show_folder
 
 QUESTIONS = (

@@ -1,0 +1,65 @@
+"""Processes of this very program that work for a server: how they start, give way and end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+NICENESS = 10  # of 19: where a server wants a core too, it gets about nine tenths of it
+# What libraries look for at their start; nothing else of the server's environment is passed on.
+_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+# What was given back is not kept for later: the system counts it as taken.
+_FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def start(
+    program: str, *arguments: str, errors: int | None = None, passed: Collection[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start Python with a program, and return the process, whose input and output are pipes.
+
+    It has nothing of this one's: no environment, and no open file but those passed and the
+    standard error, which `errors` may put elsewhere (as in `subprocess.Popen`).
+    """
+    return subprocess.Popen(  # noqa: S603 - of this very program
+        [sys.executable, "-P", "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        pass_fds=passed,
+        env=_environment(),
+    )
+
+
+def give_way(niceness: int = NICENESS) -> None:
+    """Lower the priority of this process, for good; does nothing where a system has none.
+
+    What works beside a server must not slow ingestion. Linux with autogroups compares it within a
+    session, and shares evenly between them (sched(7)).
+
+    Never of a single thread of a server: one that waits for a core while it holds Python's
+    interpreter would keep all others waiting.
+    """
+    if hasattr(os, "nice"):
+        os.nice(niceness)
+
+
+def end_with(parent: int) -> None:
+    """Have the system kill this process when the thread that started it ends; Linux only.
+
+    parent: the process it is of, as that one knew it: when it is gone by now, this one ends here.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(1)
+
+
+def _environment() -> dict[str, str]:
+    found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return {**found, **_FRUGAL, "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mallard.errors import StorageError
+from mallard.files import FolderLock
+from mallard.jobs.apart import Apart, Ended
+from mallard.processes import NICENESS
+
+
+def niceness(added: int) -> int:
+    return os.nice(0) + added
+
+
+def fail(words: str) -> None:
+    print("what a library prints is not the answer")
+    raise ValueError(words)
+
+
+def kill_itself(_: None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say_and_wait(fifo: Path) -> None:
+    """Open a pipe, and keep it open until killed."""
+    fifo.open("wb")
+    while True:
+        signal.pause()
+
+
+def test_a_process_returns_what_is_made_and_gives_way() -> None:
+    assert Apart().call(niceness, 0) == min(19, os.nice(0) + NICENESS)
+
+
+def test_what_goes_wrong_in_a_process_is_told_in_its_words() -> None:
+    with pytest.raises(StorageError, match="no room"):
+        Apart().call(fail, "no room")
+
+
+def test_a_process_that_is_killed_is_told_apart_from_one_that_failed() -> None:
+    with pytest.raises(Ended, match="-9"):
+        Apart().call(kill_itself, None)
+
+
+def test_another_thread_can_end_what_is_under_way(tmp_path: Path) -> None:
+    fifo, apart, ended = tmp_path / "fifo", Apart(), []
+    os.mkfifo(fifo)
+
+    def work() -> None:
+        with pytest.raises(Ended):
+            apart.call(say_and_wait, fifo)
+        ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with fifo.open("rb") as pipe:  # waits until the process has opened it
+        apart.interrupt()
+        assert pipe.read() == b""
+    thread.join()
+    assert ended
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_process_ends_with_its_server_and_keeps_the_folder_until_then(tmp_path: Path) -> None:
+    fifo, folder = tmp_path / "fifo", tmp_path / "data"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    program = (
+        "from pathlib import Path; from mallard.files import FolderLock; "
+        "from mallard.jobs.apart import Apart; from tests.jobs.test_apart import say_and_wait; "
+        f"lock = FolderLock(Path({str(folder)!r})); "
+        f"Apart([lock.descriptor]).call(say_and_wait, Path({str(fifo)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as server:
+        with fifo.open("rb") as pipe:
+            server.kill()
+            assert pipe.read() == b""  # its last writer is gone
+        server.wait()
+    FolderLock(folder).release()
