@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mallard.config import Config, Rule, names_site
+from mallard.config import DERIVING_SECRET_LENGTH_MIN, Config, Rule, names_site
 from mallard.errors import ConfigError
 
 CONFIG_VARIABLE = "MALLARD_CONFIG"
@@ -87,13 +87,25 @@ def load(
             origins[name] = f"--{name.partition('.')[2]}"
             values[name] = _from_text(text, known[name], origins[name])
     config = _build(values)
+    _check_together(config, origins)
+    return Settings(config, origins)
+
+
+def _check_together(config: Config, origins: Mapping[str, str]) -> None:
+    """Raise ConfigError for values that are right each by itself and wrong together."""
     if config.buffer.flush_events > config.buffer.capacity_events:
         raise ConfigError(
             f"{_place('buffer.flush_events', 'buffer.capacity_events', origins)}: "
             f"buffer.flush_events ({config.buffer.flush_events}) must not exceed "
             f"buffer.capacity_events ({config.buffer.capacity_events})."
         )
-    return Settings(config, origins)
+    privacy = config.privacy
+    if privacy.visitor_salt == "derived" and 0 < len(privacy.secret) < DERIVING_SECRET_LENGTH_MIN:
+        raise ConfigError(
+            f"{_place('privacy.secret', 'privacy.visitor_salt', origins)}: privacy.secret must "
+            f"have at least {DERIVING_SECRET_LENGTH_MIN} characters where visitor_salt is "
+            '"derived".'
+        )
 
 
 def variable(name: str) -> str:

@@ -200,8 +200,11 @@ def test_a_wrong_flag_stops_with_its_name() -> None:
     assert refusal(None, {}, port="x").startswith("--port: ")
 
 
-def test_a_short_secret_is_refused_and_not_shown() -> None:
-    detail = refusal(None, {"MALLARD_SECRET": "hunter2"})
+def test_a_short_secret_is_refused_where_nothing_else_keeps_addresses_apart_and_not_shown() -> None:
+    short = {"MALLARD_SECRET": "hunter2"}
+    assert load(None, short, {}).config.privacy.secret == "hunter2"  # the day's salt is random
+    detail = refusal(None, short | {"MALLARD_PRIVACY_VISITOR_SALT": "derived"})
+    assert detail.startswith("MALLARD_SECRET: ")
     assert "at least 16 characters" in detail
     assert "hunter2" not in detail
 
