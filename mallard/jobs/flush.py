@@ -14,8 +14,10 @@ from mallard.event import Frame, to_table
 from mallard.store.store import Store
 from mallard.telemetry import Telemetry
 
-# Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer.
-SLICE_EVENTS = 20_000
+# Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer. With half
+# as many an event took 5 to 8 per cent more of the processor, and each publish waits for the disk,
+# the manifest and, dozens of times, the interpreter.
+SLICE_EVENTS = 40_000
 
 _log = logging.getLogger(__name__)
 
