@@ -159,7 +159,7 @@ def main() -> None:
     give_way()
     function, task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the server
     output = os.fdopen(os.dup(1), "wb")
-    # Nothing else reaches it: DuckDB, which takes this for somebody's terminal, shows how far it is.
+    # Nothing else reaches it: DuckDB shows how far it is where it takes a program for a person.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
         made = function(task)

@@ -20,7 +20,7 @@ IDLE_RATE = 50.0  # requests a second
 PRELOADED_BATCHES = 20
 ATTEMPTS = 6  # of a measurement, each twice as long: a busy machine may answer nothing in the first
 MIB = 1024 * 1024
-_FLUSHES = re.compile(rb"^mallard_flush_seconds_count (\S+)$", re.MULTILINE)
+_COUNT = rb"^mallard_%s_seconds_count (\S+)$"
 # Every event is flushed within the time that is measured, or right behind it.
 _FLUSH_SOON = {"buffer.flush_interval_seconds": "1"}
 
@@ -144,13 +144,14 @@ def _memory_rows(idle: int, single: int, batch: int) -> Iterator[Row]:
 
 
 def acknowledgement(setting: Setting, top_rate: float) -> Row:
-    """Return the row of the 99th percentile at half of the top rate, among flushes and queries.
+    """Return the row of the 99th percentile at half of the top rate, among all that goes on.
 
-    Server, client and queries share all cores here: on a core of its own the client would take
-    one from the other two.
+    Flushes are as shipped, about one a second at these rates; merges come four times as often, so
+    that there is one in most rounds. Server, client and queries share all cores here: on a core of
+    its own the client would take one from the other two.
     """
     data, cores = setting.folder / "busy", setting.cores
-    settings = {"buffer.flush_events": "1000", **_FLUSH_SOON}
+    settings = {"store.merge_files": "4"}
     idle: list[Result] = []
     busy: list[Result] = []
     asked = 0
@@ -169,22 +170,22 @@ def acknowledgement(setting: Setting, top_rate: float) -> Row:
                 )
                 busy.append(measured(plan, cores.all))
             asked += reader.asked
-        flushes = _flushes(server)
+        flushes, merges = _count(server, b"flush"), _count(server, b"compaction")
     pairs = Pairs([result.p99_us for result in busy], [result.p50_us for result in idle])
     return Row(
-        "p99 acknowledgement at half of the top rate, flushing and querying (no compaction yet), "
+        "p99 acknowledgement at half of the top rate, flushing, compacting and querying, "
         "against idle p50",
         f"{_ms(median(pairs.first))} : {_ms(median(pairs.second))} ({pairs.spread}); "
-        f"{median(result.rate for result in busy):,.0f}/s, {flushes} flushes, {asked} queries"
-        f"{_refused(busy)}",
+        f"{median(result.rate for result in busy):,.0f}/s, {flushes} flushes, {merges} merges, "
+        f"{asked} queries{_refused(busy)}",
         pairs.ratio,
         Target(10, " x"),
     )
 
 
-def _flushes(server: Process) -> int:
+def _count(server: Process, what: bytes) -> int:
     _, text = server.get("/metrics")
-    found = _FLUSHES.search(text)
+    found = re.search(_COUNT % what, text, re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
