@@ -1,4 +1,4 @@
-"""`mallard retention`: how long sites keep events, and what the next run of the job removes."""
+"""`mallard retention`: how long sites keep events, what the next run removes and others did."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from mallard import settings
 from mallard.clock import Clock, to_datetime, utc_date
 from mallard.config import RetentionConfig
 from mallard.files import Files
-from mallard.jobs.expiry import REASON, Plan, plan, rows_by_site, spans
+from mallard.jobs.expiry import REASON, REVIVED, Plan, plan, rows_by_site, spans
+from mallard.store.manifest import Version
 from mallard.store.part import Part
 from mallard.store.reader import LocalReader
 from mallard.store.snapshot import Retired
 
+RUNS_SHOWN = 10
+
 
 def retention(path: Path | None, data: str | None) -> None:
-    """Print both; path: the TOML file. Raises ConfigError, and StorageError for no data folder."""
+    """Print all that; path: the TOML file. Raises ConfigError, StorageError for no data folder."""
     config = settings.load(path, os.environ, {"server.data": data}).config
     console = Console(highlight=False, soft_wrap=True)
     for line in kept(config.retention):
@@ -30,7 +33,8 @@ def retention(path: Path | None, data: str | None) -> None:
         old = plan(store.snapshot(), config.retention, utc_date(clock.now_us()))
         rows = _rows(old, store)
         expired = [each for each in store.manifest.retired() if each.reason == REASON]
-    for line in (*due(old, rows), *waiting(expired)):
+        versions = store.manifest.history()
+    for line in (*due(old, rows), *done(versions), *waiting(expired)):
         console.print(line, markup=False)
 
 
@@ -50,6 +54,12 @@ def due(old: Plan, rows: dict[str, int]) -> list[str]:
     return lines
 
 
+def done(versions: Sequence[Version]) -> list[str]:
+    """Say what the last runs did, as the store's history has it."""
+    runs = [each for each in versions if each.reason in {REASON, REVIVED}]
+    return [_did(each) for each in runs[-RUNS_SHOWN:]]
+
+
 def waiting(expired: Sequence[Retired]) -> list[str]:
     """Say what left and could come back."""
     parts = [each for each in expired if isinstance(each.file, Part)]
@@ -61,6 +71,16 @@ def waiting(expired: Sequence[Retired]) -> list[str]:
         f"{rows:,} events left already. Keeping more days brings them back, until "
         f"{until:%Y-%m-%d %H:%M} UTC, when the first of them are removed from the disk."
     ]
+
+
+def _did(run: Version) -> str:
+    at, rows = f"{to_datetime(run.committed_at):%Y-%m-%d %H:%M} UTC", run.detail["lost_rows"]
+    if run.reason == REVIVED:
+        return f"{at}: {-rows:,} events came back."
+    sites: dict[str, list[str]] = run.detail["sites"]
+    first = min(dates[0] for dates in sites.values())
+    last = max(dates[1] for dates in sites.values())
+    return f"{at}: {rows:,} events of {len(sites):,} sites left, {first} to {last}."
 
 
 def _rows(old: Plan, store: LocalReader) -> dict[str, int]:

@@ -48,8 +48,16 @@ def test_what_left_and_could_come_back_is_shown(
     stored = Stored(tmp_path / "data", day=10)
     stored.flush(0, A, B)
     Expiry(RetentionConfig(days=1), stored.store, stored.clock).run()
+    Expiry(RetentionConfig(), stored.store, stored.clock).run()
+    Expiry(RetentionConfig(days=1), stored.store, stored.clock).run()
     stored.close()
-    assert said(capsys, tmp_path, "")[-1] == (
+    lines = said(capsys, tmp_path, "")
+    assert lines[-4:-1] == [
+        f"2024-05-11 12:00 UTC: 2 events of 2 sites left, {date(0)} to {date(0)}.",
+        "2024-05-11 12:00 UTC: 2 events came back.",
+        f"2024-05-11 12:00 UTC: 2 events of 2 sites left, {date(0)} to {date(0)}.",
+    ]
+    assert lines[-1] == (
         "2 events left already. Keeping more days brings them back, until 2024-05-12 12:00 UTC, "
         "when the first of them are removed from the disk."
     )
