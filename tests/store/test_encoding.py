@@ -68,6 +68,18 @@ def test_what_is_left_out_is_read_again(day: pa.Table, tmp_path: Path) -> None:
     assert stored["loaded_at"].null_count > 0.9 * day.num_rows
 
 
+def test_an_event_that_came_late_was_stored_when_it_was_received(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    late = make_event()
+    received_us = late.timestamp + 86_400_000_000
+    rows = to_table([Frame(1, received_us, 1, [late._replace(received_at=received_us)])])
+    write(rows.append_column("visit", pa.nulls(1, pa.int16())), path)
+    assert pq.read_table(path)["loaded_at"].null_count == 1
+    with duckdb.connect() as connection:
+        read = connection.sql(rows_of([str(path)])).to_arrow_table().cast(ARROW_SCHEMA)
+    assert read.equals(rows)
+
+
 @pytest.mark.parametrize(
     ("url", "pathname", "stored"),
     [
