@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -156,6 +157,8 @@ class _Failed(str):
 def main() -> None:
     """Do what the process that started this one asks, and send it what was made."""
     end_with(int(sys.argv[1]))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a whole group's: the server will say
+        signal.signal(number, signal.SIG_IGN)
     give_way()
     function, task = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the server
     output = os.fdopen(os.dup(1), "wb")

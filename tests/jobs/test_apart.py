@@ -28,6 +28,12 @@ def kill_itself(_: None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def be_told_to_stop(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return number
+
+
 def say_and_wait(fifo: Path) -> None:
     """Open a pipe, and keep it open until killed."""
     fifo.open("wb")
@@ -50,6 +56,10 @@ def test_what_goes_wrong_in_a_process_is_told_in_its_words_alone(
 def test_a_process_that_is_killed_is_told_apart_from_one_that_failed() -> None:
     with pytest.raises(Ended, match="-9"):
         Apart().call(kill_itself, None)
+
+
+def test_what_stops_all_processes_of_a_server_leaves_it_to_the_server_to_end_them() -> None:
+    assert Apart().call(be_told_to_stop, 7) == 7
 
 
 def test_another_thread_can_end_what_is_under_way(tmp_path: Path) -> None:
