@@ -185,9 +185,11 @@ class FileWriter:
         self._waiting_bytes.clear()
         rows = pa.table(columns, self._coded_schema)
         del columns, pieces
+        # The pool would keep what coding took, and then what writing took, for the next time.
+        pa.default_memory_pool().release_unused()
         self._parquet.write_table(rows, row_group_size=self._row_group_rows)
         del rows
-        pa.default_memory_pool().release_unused()  # it would keep what it got for the next time
+        pa.default_memory_pool().release_unused()
 
     def _coded(self, name: str, pieces: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return a column with one dictionary; where that would be too large, as it is.

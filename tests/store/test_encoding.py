@@ -196,6 +196,23 @@ def test_texts_too_many_for_a_dictionary_are_written_page_by_page(
     assert column.data_page_offset - column.dictionary_page_offset < DICTIONARY_BYTES / 2
 
 
+def test_a_page_of_texts_is_within_the_mebibyte_beyond_which_zstd_takes_twice_the_memory(
+    day: pa.Table, tmp_path: Path
+) -> None:
+    rows = pa.concat_tables([day] * 4)
+    texts = [shake_128(str(number).encode()).hexdigest(60) for number in range(rows.num_rows)]
+    at = rows.schema.get_field_index("props")
+    rows = rows.set_column(at, PART_SCHEMA.field(at), pa.array(texts))
+    write(rows, tmp_path / "a.parquet")
+    column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(at)
+    header = (tmp_path / "a.parquet").read_bytes()[column.data_page_offset :]
+    # In Thrift's compact protocol: an i32, whether it is a page of data, and the next, its size.
+    assert header[0] == header[2] == 0x15
+    size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(header[3:6])) // 2
+    assert header[5] < 0x80, "the last byte of the size"
+    assert column.total_uncompressed_size > 2**20 > size > 2**20 * 3 // 4
+
+
 def test_a_small_part_is_mostly_events(tmp_path: Path) -> None:
     write(PART_SCHEMA.empty_table(), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 6_000
