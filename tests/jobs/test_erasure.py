@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -288,6 +289,25 @@ def test_the_log_goes_on_while_what_it_held_goes(rooms: ErasingRooms) -> None:
     rooms.finish(rule)
     assert holders(rooms.data) == set()
     assert users(rooms.data) == {KEPT: 5}
+
+
+def test_what_came_in_while_the_subject_was_flushed_does_not_keep_the_log(
+    rooms: ErasingRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms.append(of_subject())
+    publish = rooms.store.publish
+
+    def publish_meanwhile(events: pa.Table, watermark: int) -> None:
+        rooms.append(of_other())  # to the same segment of the log
+        publish(events, watermark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms.store, "publish", publish_meanwhile)
+        rule = rooms.erasure.begin(user())
+    assert "wal" in holders(rooms.data)
+    rooms.finish(rule)
+    assert holders(rooms.data) == set()
+    assert users(rooms.data) == {KEPT: 1}
 
 
 def test_a_job_that_is_interrupted_goes_on_at_the_next_start(
