@@ -310,6 +310,25 @@ def test_what_came_in_while_the_subject_was_flushed_does_not_keep_the_log(
     assert users(rooms.data) == {KEPT: 1}
 
 
+def test_a_rule_waits_for_what_queries_spilled_before_and_not_for_what_others_spill_since(
+    rooms: ErasingRooms,
+) -> None:
+    rooms.append(of_subject(), of_other())
+    rooms.flusher.flush()
+    spilled = rooms.data / "tmp" / "query" / "before"
+    spilled.parent.mkdir(parents=True, exist_ok=True)
+    spilled.write_text(MARK)
+    rule = rooms.erasure.begin(user())
+    for _ in range(PROMPT_TRIES - 1):
+        rooms.erasure.run()
+    (active,) = rooms.erasure.status()
+    assert (active["rule"], active["waits_for"]) == (rule, "queries that were under way")
+    (spilled.parent / "since").write_text(KEPT)
+    spilled.unlink()
+    rooms.finish(rule)
+    assert holders(rooms.data) == set()
+
+
 def test_a_job_that_is_interrupted_goes_on_at_the_next_start(
     rooms: ErasingRooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
