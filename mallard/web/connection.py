@@ -113,11 +113,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
-        self._in_head = False
         if self._gone is None:
             self._gone = asyncio.Event()
         self.scope["state"]["gone"] = self._gone
-        super().on_headers_complete()
+        super().on_headers_complete()  # which refuses an URL of 64 KiB
+        self._in_head = False
         self.headers = _NOWHERE  # for trailers: not in the scope, and not in memory
 
     def on_message_complete(self) -> None:

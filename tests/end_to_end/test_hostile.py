@@ -197,6 +197,7 @@ async def test_what_is_no_http_is_refused_in_the_one_shape_and_behind_earlier_an
         (b"\x16\x03\x01\x02\r\n\r\n", [400]),
         (event + b"\x16\x03\x01\x02\r\n\r\n", [202]),
         (CHUNKED + b"no size\r\n", [400]),
+        (message("GET", "/" + "x" * 65_536), [400]),
         (message("CONNECT", "/api/event"), [405]),
     ):
         async with await Connection.open(guarded.port) as connection:
