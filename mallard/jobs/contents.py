@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mallard.chunks import chunks
 from mallard.clock import utc_date
 from mallard.config import StoreConfig
-from mallard.jobs.database import connect
+from mallard.jobs.database import connect, use_disk
 from mallard.jobs.ordering import visit_runs, visitor_shares
+from mallard.jobs.summing import ROWS_AT_ONCE, Summed, sum_up
 from mallard.query.events import annotated_rows_of, rows_of
-from mallard.query.rollup import ROLLUP_SCHEMA, cut_of, make_rollup
+from mallard.query.rollup import ROLLUP_SCHEMA
 from mallard.query.sessions import SESSION_SCHEMA, annotated
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import PART_SCHEMA
@@ -107,14 +109,18 @@ def visits_problem(
     Raises duckdb.Error when a file cannot be read.
     """
     narrow = Sql(f"SELECT {', '.join([*_OF_VISITS, 'visit'])} FROM ({annotated_rows_of(parts)})")
-    wrong = 0
-    for share in visitor_shares(connection, narrow):
+    wrong, shares = 0, visitor_shares(connection, narrow)
+    if len(shares) > 1 and use_disk(connection):  # events are read once, and not for each share
+        connection.execute(f"CREATE OR REPLACE TABLE narrow AS {narrow}")
+        narrow = Sql("FROM narrow")
+    for share in shares:
         some = Sql(f"SELECT *, visit AS kept_visit FROM ({narrow}) WHERE {share}")
         (more,) = _row(
             connection,
             f"SELECT count(*) FROM ({annotated(some)}) WHERE visit IS DISTINCT FROM kept_visit",
         )
         wrong += more
+    connection.execute("DROP TABLE IF EXISTS narrow")
     if wrong:
         return f"{wrong} events are in another visit than the definition says"
     if sessions and not _are_visits_of(connection, parts, sessions):
@@ -140,30 +146,23 @@ def _are_visits_of(
 
 
 def sums_problem(
-    connection: duckdb.DuckDBPyConnection,
-    days: Mapping[str, tuple[Sequence[str], str]],
-    file: Derived,
-    sums: str,
+    connection: duckdb.DuckDBPyConnection, days: Mapping[str, Summed], file: Derived, sums: str
 ) -> str | None:
     """Return whether a file's sums of days are not what the definition makes of their events.
 
-    days: by date, where its parts and its visits are. sums: where the file is. Raises duckdb.Error
-    when one cannot be read.
+    days: by date. sums: where the file is. Raises duckdb.Error when a file cannot be read.
     """
-    events = annotated_rows_of([source for parts, _ in days.values() for source in parts])
-    listed = ", ".join(literal(sessions) for _, sessions in days.values())
-    cut = [(file.site_id, piece) for date in days for piece in cut_of(file, date)]
-    connection.execute("DROP TABLE IF EXISTS sums_made_again")
-    files = Sql(f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)")
-    make_rollup(connection, Sql("sums_made_again"), events, files, cut)
     columns = ", ".join(ROLLUP_SCHEMA.names)
-    of_dates = ", ".join(f"DATE {literal(date)}" for date in days)
-    kept = Sql(
-        f"SELECT {columns} FROM read_parquet({literal(sums)}, hive_partitioning = false) "
-        f"WHERE date IN ({of_dates})"
-    )
-    if _differ(connection, Sql(f"SELECT {columns} FROM sums_made_again"), kept):
-        return "its sums are not what the definition makes of its events"
+    for dates in chunks([(date, day.rows) for date, day in days.items()], ROWS_AT_ONCE):
+        connection.execute("DROP TABLE IF EXISTS sums_made_again")
+        sum_up(connection, Sql("sums_made_again"), [days[date] for date in dates])
+        of_dates = ", ".join(f"DATE {literal(date)}" for date in dates)
+        kept = Sql(
+            f"SELECT {columns} FROM read_parquet({literal(sums)}, hive_partitioning = false) "
+            f"WHERE date IN ({of_dates})"
+        )
+        if _differ(connection, Sql(f"SELECT {columns} FROM sums_made_again"), kept):
+            return "its sums are not what the definition makes of its events"
     return None
 
 

@@ -35,7 +35,7 @@ VISIT_BYTES = 2_048
 MARKED_BYTES = 64
 PLACED_BYTES = 5
 # Of the disk, what an event takes in the tables here, which is not bounded as what is spilled is.
-SCRATCH_BYTES = 48
+SCRATCH_BYTES = 56
 # Of a file of visits; the last key names one, so that the same visits always make the same file.
 SESSION_ORDER = "entry_page, started_at, first_position"
 

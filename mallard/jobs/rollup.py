@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,11 +26,10 @@ from mallard.errors import StorageError
 from mallard.jobs.apart import Apart, Worker
 from mallard.jobs.day_files import write_sessions
 from mallard.jobs.ordering import BATCH_ROWS
-from mallard.query.events import annotated_rows_of
+from mallard.jobs.summing import ROWS_AT_ONCE, Summed, sum_up
 from mallard.query.period import Slice, slices_of_date
-from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, make_rollup, source_of
+from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, source_of
 from mallard.query.sessions import SESSIONS_VERSION
-from mallard.query.site_days import narrow
 from mallard.query.sql import Sql, literal
 from mallard.store.part import Derived, Part
 from mallard.store.snapshot import Change, Day, SiteDay, Snapshot
@@ -39,14 +38,6 @@ from mallard.telemetry import Telemetry
 
 # How long what failed waits; then it is tried alone.
 RETRY_SECONDS = 300.0
-# Of so many events sums are made at once: thirty statements cost a quarter of a second for one
-# event, and these fit into the least memory a job may have.
-ROWS_AT_ONCE = 500_000
-# Each statement opens its files again, which of a small day takes longer than all else: days with
-# no more events than the first are put into memory, as many at once as the second.
-SMALL_DAY_ROWS = 10_000
-ROWS_KEPT = 50_000
-
 _TABLE = Sql("sums_being_made")
 _log = logging.getLogger(__name__)
 
@@ -279,14 +270,8 @@ def write(store: Writing, connection: duckdb.DuckDBPyConnection, task: Task) -> 
             written += made
             visits |= {(file.site_id, date): file for file in made for date in file.sources}
         days = [(work.site_id, date) for work in works for date in work.made]
-        weighed = [(each, _rows_of(snapshot, each)) for each in days]
-        small = [(each, rows) for each, rows in weighed if rows <= SMALL_DAY_ROWS]
-        large = [(each, rows) for each, rows in weighed if rows > SMALL_DAY_ROWS]
-        for some in chunks(large, ROWS_AT_ONCE):
-            _sum_up(connection, snapshot, cut, some, _queries(store, snapshot, visits, some))
-        for some in chunks(small, ROWS_KEPT):
-            queries = _queries(store, snapshot, visits, some)
-            _sum_up(connection, snapshot, cut, some, _kept(connection, *queries))
+        made_of = [_summed(store, snapshot, cut, day, visits.get(day)) for day in days]
+        sum_up(connection, _TABLE, made_of)
         for work in works:
             old = snapshot.rollups.get(work.key)
             if work.made or (work.kept and old and len(old.sources) > len(work.kept)):
@@ -297,36 +282,15 @@ def write(store: Writing, connection: duckdb.DuckDBPyConnection, task: Task) -> 
     return written
 
 
-def _queries(
-    store: Writing, snapshot: Snapshot, visits: Mapping[SiteDay, Derived], some: Sequence[SiteDay]
-) -> tuple[Sql, Sql]:
-    """Return queries for the events and the visits of some days; visits: those just made."""
-    days = [snapshot.days[each] for each in some]
-    events = [store.source(part) for day in days for part in day.parts]
-    of_days = [visits.get(each) or snapshot.days[each].sessions for each in some]
-    told = [store.source(file) for file in of_days if file]
-    assert len(told) == len(some), "a day without visits is in work.visits"
-    return annotated_rows_of(events), _rows(told)
-
-
-def _kept(connection: duckdb.DuckDBPyConnection, events: Sql, visits: Sql) -> tuple[Sql, Sql]:
-    """Put what these queries give into tables, and return queries for those."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept_events AS {narrow(events)}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept_visits AS {visits}")
-    return Sql("FROM kept_events"), Sql("FROM kept_visits")
-
-
-def _sum_up(
-    connection: duckdb.DuckDBPyConnection,
-    snapshot: Snapshot,
-    cut: Cut,
-    some: Sequence[SiteDay],
-    queries: tuple[Sql, Sql],
-) -> None:
-    """Add the sums of some days to what is being made; queries: for their events and visits."""
-    turns = -(-sum(_rows_of(snapshot, each) for each in some) // ROWS_AT_ONCE)
-    slices = [(site_id, piece) for site_id, date in some for piece in cut(site_id, date)]
-    make_rollup(connection, _TABLE, *queries, slices, turns)
+def _summed(
+    store: Writing, snapshot: Snapshot, cut: Cut, day: SiteDay, made: Derived | None
+) -> Summed:
+    """made: the day's visits, if they were just made."""
+    visits = made or snapshot.days[day].sessions
+    assert visits, "a day without visits is in work.visits"
+    parts = tuple(store.source(part) for part in snapshot.days[day].parts)
+    rows = _rows_of(snapshot, day)
+    return Summed(day[0], rows, parts, store.source(visits), tuple(cut(*day)))
 
 
 def _write_month(

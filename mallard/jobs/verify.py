@@ -18,7 +18,8 @@ from mallard.buffer.wal import LogReport, first_logged, gone_text, read_log
 from mallard.errors import StorageError
 from mallard.files import Files
 from mallard.jobs.contents import content_problem, deeper, sums_problem, visits_problem
-from mallard.query.rollup import is_true
+from mallard.jobs.summing import Summed
+from mallard.query.rollup import cut_of, is_true
 from mallard.store import partition
 from mallard.store.folder import Folder
 from mallard.store.manifest import Version
@@ -244,7 +245,13 @@ def _check_sums(
 ) -> None:
     for (site_id, month), file in sorted(snapshot.rollups.items()):
         days = {
-            date: ([store.source(part) for part in day.parts], store.source(day.sessions))
+            date: Summed(
+                site_id,
+                sum(part.rows for part in day.parts),
+                tuple(store.source(part) for part in day.parts),
+                store.source(day.sessions),
+                tuple(cut_of(file, date)),
+            )
             for date in file.sources
             if (day := snapshot.days.get((site_id, date)))
             and is_true(file, date, day.version)
@@ -252,7 +259,7 @@ def _check_sums(
         }
         if not days:
             continue  # it says nothing of what is live
-        sources = [source for parts, sessions in days.values() for source in (*parts, sessions)]
+        sources = [source for day in days.values() for source in (*day.parts, day.visits)]
         sums = store.source(file)
         try:
             wrong = sums_problem(connection, days, file, sums)

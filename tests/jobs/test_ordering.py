@@ -14,6 +14,7 @@ from mallard.event import ARROW_SCHEMA
 from mallard.jobs import ordering
 from mallard.jobs.database import connect
 from mallard.query.events import rows_of
+from mallard.query.sessions import annotated
 from mallard.query.sql import Sql
 from tests.factories import NOON_US, make_event
 from tests.stored import A, Stored
@@ -91,7 +92,6 @@ def test_events_of_a_large_day_are_read_once_to_be_told_apart(
         asked.append(events)
         return annotated(events)
 
-    annotated = ordering.annotated
     monkeypatch.setattr(ordering, "annotated", told)
     for rows_bytes, shares in ((10**9, 1), (10 * ordering.MARKED_BYTES, 6)):
         asked.clear()

@@ -174,11 +174,11 @@ def test_a_large_day_is_counted_in_slices_with_the_same_result(
     (whole,) = room.job.run()
     rows = read(room, whole)
     room.stored.store.swap(Change("check", removed=(whole,)))
-    monkeypatch.setattr("mallard.jobs.rollup.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("mallard.jobs.summing.ROWS_AT_ONCE", 4)
     (sliced,) = room.job.run()
     assert read(room, sliced) == rows
     room.stored.store.swap(Change("check", removed=(sliced,)))
-    monkeypatch.setattr("mallard.jobs.rollup.SMALL_DAY_ROWS", 4)
+    monkeypatch.setattr("mallard.jobs.summing.SMALL_DAY_ROWS", 4)
     (from_files,) = room.job.run()
     assert read(room, from_files) == rows
 
