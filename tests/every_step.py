@@ -19,7 +19,7 @@ import duckdb
 from mallard.errors import MallardError
 from mallard.files import Files
 from mallard.jobs.verify import verify
-from mallard.query.events import open_folder
+from tests.beside import looking_at
 from tests.faults import Crash, Fault, FaultyFiles, sample
 from tests.stored import Stored
 
@@ -74,7 +74,7 @@ def at_every_step(
 
 def events_in(data: Path) -> Counter[int]:
     """Count the positions that a reader beside the server finds in a folder."""
-    with open_folder(data) as connection:
+    with looking_at(data) as connection:
         rows = connection.execute("SELECT position FROM events").fetchall()
     return Counter(position for (position,) in rows)
 

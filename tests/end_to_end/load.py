@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
-from mallard.query.events import open_folder
+from tests.beside import looking_at
 from tests.end_to_end.wire import Answer, Connection
 
 # A browser's, so that nothing is dropped as a bot's.
@@ -65,7 +65,7 @@ class Ledger:
 
         What was not acknowledged may be stored or not, and may not be stored twice.
         """
-        with open_folder(data) as connection:
+        with looking_at(data) as connection:
             rows = connection.execute(
                 "SELECT event_name, position, event_id, loaded_at FROM events ORDER BY position"
             ).fetchall()

@@ -19,9 +19,9 @@ from mallard.event import Event
 from mallard.files import Files
 from mallard.jobs.flush import Flusher
 from mallard.jobs.verify import verify
-from mallard.query.events import open_folder
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
+from tests.beside import looking_at
 from tests.faults import Crash, Fault, FaultyFiles, sample, sampled
 from tests.waiting import until
 
@@ -124,7 +124,7 @@ def let_threads_crash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(data: Path) -> Counter[str]:
-    with open_folder(data) as connection:
+    with looking_at(data) as connection:
         return Counter(
             name for (name,) in connection.sql("SELECT event_name FROM events").fetchall()
         )

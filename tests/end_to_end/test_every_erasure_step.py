@@ -17,7 +17,7 @@ from mallard.errors import MallardError
 from mallard.files import Files
 from mallard.jobs.erasure import DISCARDED
 from mallard.jobs.verify import verify
-from mallard.query.events import open_folder
+from tests.beside import looking_at
 from tests.end_to_end.test_every_disk_step import let_threads_crash
 from tests.erasing import KEPT, MARK, ErasingRooms, holders, of_other, of_subject, user
 from tests.faults import Crash, Fault, FaultyFiles, sample, sampled
@@ -63,7 +63,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def users(data: Path) -> Counter[str]:
-    with open_folder(data) as connection:
+    with looking_at(data) as connection:
         return Counter(name for (name,) in connection.sql("SELECT user_id FROM events").fetchall())
 
 

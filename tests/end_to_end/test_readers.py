@@ -13,7 +13,7 @@ import duckdb
 from mallard.config import BufferConfig, Config, ServerConfig, StoreConfig
 from mallard.errors import StorageError
 from mallard.jobs.compaction import Compactor
-from mallard.query.events import open_folder, rows_of
+from mallard.query.events import add_macros, rows_of, show_folder
 from mallard.server import Server
 from mallard.store.store import Store
 from mallard.telemetry import Telemetry
@@ -86,18 +86,18 @@ def counting(store: Store, connection: duckdb.DuckDBPyConnection) -> Count:
     return count
 
 
-def counting_beside(store: Store, data: Path) -> Count:
-    """A reader that has only the folder, as another process has."""
+def counting_beside(store: Store, data: Path, connection: duckdb.DuckDBPyConnection) -> Count:
+    """A reader that has only the folder, as `mallard shell` beside the server has."""
+    add_macros(connection)
 
     def count() -> tuple[int, int, int]:
         flushed = store.snapshot().watermark
         try:
-            with open_folder(data) as connection:
-                row = connection.execute(f"{COUNT} events").fetchone()
+            show_folder(connection, data)
+            ((rows, positions),) = connection.execute(f"{COUNT} events").fetchall()
         except duckdb.IOException as error:  # it looks again, as `mallard shell` does
             raise FileGone from error
-        assert row is not None
-        return flushed, *row
+        return flushed, rows, positions
 
     return count
 
@@ -106,10 +106,10 @@ def test_ten_readers_never_see_a_dip_or_a_double(tmp_path: Path) -> None:
     stored = Stored(tmp_path, day=LATER)
     compactor = Compactor(CONFIG, stored.store, tmp_path, lambda: 2**40, stored.clock, Telemetry())
     readers = Readers()
-    connections = [duckdb.connect(config={"threads": 1}) for _ in range(READERS)]
-    for connection in connections:
+    connections = [duckdb.connect(config={"threads": 1}) for _ in range(2 * READERS)]
+    for connection, other in zip(connections[:READERS], connections[READERS:], strict=True):
         readers.start(counting(stored.store, connection))
-        readers.start(counting_beside(stored.store, tmp_path))
+        readers.start(counting_beside(stored.store, tmp_path, other))
     try:
         for number in range(1, ROUNDS + 1):
             stored.flush(number % 2, A, B, A)

@@ -14,11 +14,11 @@ from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
 from mallard.config import StoreConfig
 from mallard.event import Event
 from mallard.jobs.compaction import Compactor
-from mallard.query.events import open_folder
 from mallard.query.sessions import SESSION_SCHEMA
 from mallard.store.snapshot import Snapshot
 from mallard.telemetry import Telemetry
 from tests import oracle
+from tests.beside import looking_at
 from tests.factories import NOON_US
 from tests.sql import ask
 from tests.stored import Stored
@@ -90,7 +90,7 @@ def test_events_stay_as_they_are_and_visits_are_those_of_the_definition(
 def assert_events(history: History) -> None:
     """Raise AssertionError unless every event reads as it came, once."""
     columns = ", ".join(Event._fields)
-    with open_folder(history.data) as connection:
+    with looking_at(history.data) as connection:
         rows = connection.execute(f"SELECT position, {columns} FROM events ORDER BY 1").fetchall()
     assert rows == [(one.position, *as_read(one.event)) for one in history.events]
 
