@@ -18,9 +18,9 @@ import pyarrow as pa
 from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.jobs.database import rows_bytes, use_disk
-from mallard.jobs.pieces import SHAPED_BY, groups_of, shaped, shapes
+from mallard.jobs.pieces import SHAPED_BY, gathered, groups_of, make_shapes, shaped
 from mallard.query.events import annotated_rows_of
-from mallard.query.sessions import annotated, begun, visits
+from mallard.query.sessions import annotated, visits
 from mallard.query.sql import Sql, literal
 from mallard.store.encoding import LEVEL_1_KEYS
 from mallard.store.part import Part
@@ -45,7 +45,7 @@ _BLOCK_ROWS = 256
 _OF_PLACES = "site_id, visitor_id, timestamp, position, event_type, event_name"
 # Places are sorted some after the others, divided by so many of the keys they are sorted by; one
 # event in so many says where.
-_LEADING, _SAMPLED = 4, 256
+_LEADING, _SAMPLED = 6, 256
 _LONG_TEXTS = ("url", "referrer", "props", "data", "metadata")
 _LONG_TEXTS_OF_VISITS = ("referrer", "pathname", "pathname")  # where it began, and where it ended
 
@@ -214,14 +214,14 @@ def _mark(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
     shares = visitor_shares(connection, events)
     if len(shares) > 1:
         use_disk(connection)
-    _make(connection, "shapes", shapes(events))
+    make_shapes(connection, events)
     narrow = shaped(_narrow(events, *SHAPED_BY))
     if len(shares) > 1:  # events are read once, and not for each share
         connection.execute(f"CREATE OR REPLACE TABLE narrow AS {narrow}")
         narrow = Sql("FROM narrow")
     for number, share in enumerate(shares):
         _make(connection, "visited", annotated(Sql(f"FROM ({narrow}) WHERE {share}")))
-        marked = f"SELECT * EXCLUDE (event_type) FROM ({begun(Sql('FROM visited'))})"
+        marked = f"SELECT * EXCLUDE (event_type) FROM ({gathered(Sql('FROM visited'))})"
         if number:
             connection.execute(f"INSERT INTO marked {marked}")
         else:

@@ -1,103 +1,131 @@
 """Says how a site-day is cut, so that a filter on name, hour or path skips most of a large part.
 
 What has a name of its own, in life a tenth, is a piece; it stands in row groups by itself. Page
-views and engagement are another, in groups that follow the day; or several pieces by path, where
-they are so many that each fills such groups. In a piece visits that are alike are neighbours among
-those that begin at about the same time: what they have in common takes nearly nothing then.
+views and engagement are cut at full hours, and where they are many by path too, into three: behind
+the first words of paths ("/blog/") where those divide them well, as visits stay in a part of a site
+and each that is torn apart says again who it was; else anywhere. In a piece those visits are next
+to each other that have as many events there, and `store/turns.py` says how they take turns.
 
-What a cut costs: a group takes 4 kB and says its texts again, and a visit that is torn apart says
-again who it was. Measured with the benchmark's history (`cli/benchmark/history.py`): bytes an event
-of site-days of 200,000, 500,000 and a million, and which share of them a filter on name, hour and
-path reads.
+A group takes 4 kB and says its texts again: 0.2 bytes of each of 200,000 events. Measured with the
+benchmark's history (`cli/benchmark/history.py`) at so many: bytes an event, and which share of
+a site-day a filter on name, hour and path reads.
 
-    by the start of the visit alone     14.34  35, 85, 100   14.49  22, 51, 100   14.66  15, 40, 100
-    like together, own names apart      14.07  10, 58, 100   13.82  10, 39, 100   13.73  10, 30, 100
-    that, and thirds of the day         14.37  10, 43, 100
-    and halves by path, own in thirds   15.92  10, 43,  48   14.91  10, 43,  49   14.86  10, 30,  48
-    or thirds by path, own in one       16.27  10, 43,  40   15.20  10, 43,  40   14.79  10, 45,  40
+    like visits together in stretches of the day, own names apart, thirds   14.36  10, 43, 100
+    and halves by path, own names in thirds                                 15.92  10, 43,  48
+    three by words, two or three by hour, like visits together              15.87  10, 48,  45
+    visits of as many events together instead                               15.57  10, 48,  45
+    and those take turns                                                    14.88  10, 48,  45
+    and of short visits those together that came in the same way            14.76  10, 48,  45
 
-So 15 bytes do not pay for paths on a day of less than half a million. What was tried at 200,000:
-two thirds of the day whole and one in halves by path, 14.78 (path 85 %); pieces of the paths' first
-words and no thirds, 15.00 (hour 100 %, path 45 %). Visits that hold names of their own apart from
-the others, and whole, saved nothing (name 57 %). Bloom filters say nothing: a page that is looked
-at ten times a day is in nearly every group, unless visits are torn apart. Nor do smaller pages pay
-within a group that is sorted by path, though DuckDB passes over those without a match: 32,768 rows
-a page cost 0.4 bytes of each event.
+Own names within their visits, in pieces of those that hold some and pieces of the others, saved
+nothing. Bloom filters say nothing: a page that is looked at ten times a day is in nearly every
+group, unless visits are torn apart. Nor do smaller pages pay within a group that is sorted by path,
+though DuckDB passes over those without a match: 32,768 rows a page cost 0.4 bytes of each event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby
+from bisect import bisect, bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, combinations_with_replacement, groupby
 from operator import itemgetter
+
+import duckdb
 
 from mallard.query.sql import Sql
 from mallard.store.encoding import COMMON_NAMES, LEVEL_1_ROW_GROUP_ROWS
 
 # The columns that `shaped` needs.
-SHAPED_BY = (
-    *("pathname", "browser", "os", "os_version", "device_type", "browser_version"),
-    *("screen_width", "country_code", "region"),
-)
+SHAPED_BY = ("pathname", "referrer", "utm_source")
 
 _ALONE_ROWS = 65_536  # of a day of less all are in one group
-_THIRDS_ROWS = 150_000  # of a piece
-_HALVES_ROWS = 500_000  # of a day
-_PATHS_ROWS = 900_000  # of a day
-# So few follow each other as time does that their instants differ little, and so many that some of
-# their visits are alike.
-_STRETCH_ROWS = 4_000
-_OWN_NAMES = 3  # the first piece after those of paths
+_HOURS_ROWS = 150_000  # a day of so many is cut by hour
+_PATHS_ROWS = 190_000  # and one of so many by path too
+_THIRDS_ROWS = 400_000  # of which each piece is cut by hour into three, not only the largest
+_OWN_NAMES = 3  # the piece after those of paths
+_HOURS = 24
 # The paths of one in so many events say where to cut, by what they begin with.
 _SAMPLED, _CHARACTERS = 256, 64
-_DAY_US = 86_400_000_000
+# Of page views: what a filter on path may read of pieces between words, on average. A tenth of
+# all events, those of own names, it reads as well.
+_READ_MAX = 0.42
+_WORDS = 32  # that paths begin with, of the commonest: between these they may be cut
+_LARGE = 0.4  # of page views: a piece that is the only one in three by hour
 
 
-def shapes(events: Sql) -> Sql:
-    """Return a query for how each site's events of a date are cut: a row each, for `shaped`."""
-    halves, thirds = f"count(*) >= {_HALVES_ROWS}", f"count(*) >= {_PATHS_ROWS}"
-    begins = f"left(pathname, {_CHARACTERS})"
-    common = f"event_name IN {COMMON_NAMES}"
-    sampled = f"position % {_SAMPLED} = 0"
-    return Sql(f"""
-        SELECT site_id AS shaped_site,
-            greatest(1, {_DAY_US * _STRETCH_ROWS} * CASE WHEN {thirds} THEN 3 ELSE 1 END
-                // count(*)) AS stretch_us,
-            CASE WHEN {thirds} THEN
-                quantile_disc({begins}, [0.333, 0.667]) FILTER ({sampled} AND {common})
-            WHEN {halves} THEN
-                quantile_disc({begins}, [0.5]) FILTER ({sampled} AND {common})
-            END AS borders,
-            CASE WHEN {halves} AND NOT {thirds} THEN
-                quantile_disc({begins}, [0.333, 0.667]) FILTER ({sampled} AND NOT {common})
-            END AS own_borders
-        FROM ({events}) GROUP BY site_id""")
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """Where paths are cut in three: what the second piece begins with, and what its last do."""
+
+    since: str
+    until: str
+
+
+def make_shapes(connection: duckdb.DuckDBPyConnection, events: Sql) -> None:
+    """Make a table `shapes` of how each site's events of a date are cut: a row each, for `shaped`.
+
+    since, until: as `_Paths`, null where there is one piece. times: of each hour, for each piece of
+    paths, which part of the day it is in; null where there is one.
+    """
+    connection.execute(
+        "CREATE OR REPLACE TABLE shapes "
+        "(shaped_site VARCHAR, since VARCHAR, until VARCHAR, times UTINYINT[][])"
+    )
+    found = connection.execute(f"SELECT site_id, count(*) FROM ({events}) GROUP BY ALL ORDER BY 1")
+    for site_id, rows in found.fetchall():
+        paths, times = None, None
+        if rows >= _HOURS_ROWS:
+            paths, parts = _path_cuts(connection, events, site_id, rows)
+            of_hours = _by_hour(connection, events, site_id)
+            times = [_times(of_hours, count) for count in parts]
+        connection.execute(
+            "INSERT INTO shapes VALUES ($1, $2, $3, $4)",
+            [site_id, paths and paths.since, paths and paths.until, times],
+        )
 
 
 def shaped(events: Sql) -> Sql:
-    """Return a query for events with `piece`, `stretch_us` and `likeness` instead of `SHAPED_BY`.
+    """Return a query for events with `piece` and `came` instead of `SHAPED_BY`.
 
-    There has to be a table `shapes` of what the query of that name gives. likeness: a number that
-    visits share which have the same browser, system, screen and place; its upper bits, those which
-    have some of these in common.
+    There has to be a table `shapes`, as `make_shapes` makes it. came: whether it is known from
+    where, and by which campaign, as a number.
     """
-    like = (
-        *("browser, os", "os_version, device_type", "browser_version"),
-        *("country_code", "screen_width", "region"),
-    )
-    bits = " | ".join(
-        f"((hash({names}) & 1023) << {50 - 10 * at})" for at, names in enumerate(like)
-    )
-    pages, own = (
-        " + ".join(f"coalesce(pathname > {borders}[{at}], false)::TINYINT" for at in (1, 2))
-        for borders in ("borders", "own_borders")
-    )
+    path = "(pathname >= since)::INT + (left(pathname, length(until)) > until)::INT"
     without = ", ".join(SHAPED_BY)
     return Sql(f"""
-        SELECT * EXCLUDE ({without}, shaped_site, borders, own_borders), {bits} AS likeness,
-            CASE WHEN event_name IN {COMMON_NAMES} THEN {pages} ELSE {_OWN_NAMES} + {own} END
-                AS piece
-        FROM ({events}) JOIN shapes ON site_id = shaped_site""")
+        SELECT * EXCLUDE (since, until, times, by_path),
+            by_path * {_HOURS} + coalesce(times[by_path + 1][hour(timestamp) + 1], 0) AS piece
+        FROM (
+            SELECT * EXCLUDE ({without}, shaped_site),
+                (referrer IS NOT NULL)::TINYINT + 2 * (utm_source IS NOT NULL)::TINYINT AS came,
+                CASE WHEN event_name IN {COMMON_NAMES} THEN coalesce({path}, 0)
+                    ELSE {_OWN_NAMES} END AS by_path
+            FROM ({events}) JOIN shapes ON site_id = shaped_site
+        )""")
+
+
+def gathered(events: Sql) -> Sql:
+    """Return a query for events with what they share with those of their visit in their piece.
+
+    events: annotated, with the columns of `shaped`. begins: the earliest timestamp. together: how
+    many they are; came: of those that are more than two 0, else the most of them. What has no
+    visitor, or no visit, is taken together as if it were one.
+    """
+    keys = "site_id, visitor_id, visit, piece"
+    same = " AND ".join(
+        f"{name} IS NOT DISTINCT FROM of_{name}" for name in ("visitor_id", "visit", "piece")
+    )
+    return Sql(f"""
+        SELECT COLUMNS(lambda c: c NOT IN ('of_site', 'of_visitor_id', 'of_visit', 'of_piece',
+                'came_most')),
+            CASE WHEN together <= 2 THEN came_most ELSE 0 END AS came
+        FROM (SELECT * EXCLUDE (came) FROM ({events})) JOIN (
+            SELECT site_id AS of_site, visitor_id AS of_visitor_id, visit AS of_visit,
+                piece AS of_piece, min(timestamp) AS begins, count(*) AS together,
+                max(came) AS came_most
+            FROM ({events}) GROUP BY {keys}
+        ) ON site_id = of_site AND {same}""")
 
 
 def groups_of(pieces: Iterable[tuple[str, int, int]]) -> list[int]:
@@ -107,12 +135,71 @@ def groups_of(pieces: Iterable[tuple[str, int, int]]) -> list[int]:
     """
     found: list[int] = []
     for _, some in groupby(pieces, key=itemgetter(0)):
-        rows_of = {piece: rows for _, piece, rows in some}
-        if sum(rows_of.values()) < _ALONE_ROWS:
-            rows_of = {_OWN_NAMES: sum(rows_of.values())}
-        for piece, rows in rows_of.items():
+        sizes = [rows for _, _, rows in some]
+        if sum(sizes) < _ALONE_ROWS:
+            sizes = [sum(sizes)]
+        for rows in sizes:
             groups = -(-rows // LEVEL_1_ROW_GROUP_ROWS)
-            if piece < _OWN_NAMES and rows >= _THIRDS_ROWS:
-                groups = max(groups, 3)
             found += [(rows + number) // groups for number in range(groups)]
     return found
+
+
+def _path_cuts(
+    connection: duckdb.DuckDBPyConnection, events: Sql, site_id: str, rows: int
+) -> tuple[_Paths | None, list[int]]:
+    """Return where a site's paths are cut, and in how many by hour each piece of paths."""
+    if rows < _PATHS_ROWS:
+        return None, [3]
+    found = connection.execute(
+        f"SELECT left(pathname, {_CHARACTERS}) FROM ({events}) WHERE site_id = $1 "
+        f"AND position % {_SAMPLED} = 0 AND event_name IN {COMMON_NAMES} "
+        "AND pathname IS NOT NULL ORDER BY 1",
+        [site_id],
+    )
+    # By code points, as Parquet has it; Python orders texts in the same way.
+    sample = [path for (path,) in found.fetchall()]
+    if not sample:
+        return None, [3]
+    paths = min(_between_words(sample), key=lambda paths: _read(_shares(sample, paths)))
+    shares = _shares(sample, paths)
+    if _read(shares) > _READ_MAX:
+        return _Paths(*(sample[len(sample) * third // 3] for third in (1, 2))), [3] * _OWN_NAMES
+    # A filter on hour reads less than half of all as long as the largest piece is in three.
+    thirds = rows >= _THIRDS_ROWS or max(shares) < _LARGE
+    return paths, [3 if thirds or share == max(shares) else 2 for share in shares]
+
+
+def _between_words(sample: Sequence[str]) -> list[_Paths]:
+    """Return ways to cut paths behind their first words, from paths in their order."""
+    some = sample[:: 1 + len(sample) // _WORDS]
+    words = sorted({path[: path.find("/", 1) + 1] or path for path in some})
+    return [_Paths(*pair) for pair in combinations_with_replacement(words, 2)]
+
+
+def _shares(sample: Sequence[str], paths: _Paths) -> list[float]:
+    """Return which share of paths in their order each piece has."""
+    since = bisect_left(sample, paths.since)
+    until = bisect(sample, paths.until, key=lambda path: path[: len(paths.until)])
+    return [rows / len(sample) for rows in (since, until - since, len(sample) - until)]
+
+
+def _read(shares: Iterable[float]) -> float:
+    """Return which share of page views a filter on path reads, on average."""
+    return sum(share * share for share in shares)
+
+
+def _by_hour(connection: duckdb.DuckDBPyConnection, events: Sql, site_id: str) -> list[int]:
+    found = connection.execute(
+        f"SELECT hour(timestamp), count(*) FROM ({events}) WHERE site_id = $1 GROUP BY ALL",
+        [site_id],
+    )
+    rows = dict(found.fetchall())
+    return [rows.get(hour, 0) for hour in range(_HOURS)]
+
+
+def _times(of_hours: Sequence[int], count: int) -> list[int]:
+    """Return for each hour of a day in which part of it it is, of so many about as large."""
+    # An hour is where most of it is.
+    middles = [end - rows / 2 for end, rows in zip(accumulate(of_hours), of_hours, strict=True)]
+    borders = [sum(of_hours) * part / count for part in range(1, count)]
+    return [bisect(borders, middle) for middle in middles]

@@ -113,24 +113,6 @@ def annotated(events: Sql) -> Sql:
         ) ON site_id = of_site AND visitor_id = of_visitor AND {stretch} = of_stretch""")
 
 
-def begun(annotated_events: Sql) -> Sql:
-    """Return a query for annotated events with `visit_begins`, the earliest timestamp of the visit.
-
-    What has no visitor, or no visit, is taken together as if it were one.
-    """
-    visit = "site_id, visitor_id, visit"
-    same = " AND ".join(
-        f"{name} IS NOT DISTINCT FROM of_{name}" for name in ("visitor_id", "visit")
-    )
-    return Sql(f"""
-        SELECT COLUMNS(lambda c: c NOT IN ('of_site', 'of_visitor_id', 'of_visit'))
-        FROM ({annotated_events}) JOIN (
-            SELECT site_id AS of_site, visitor_id AS of_visitor_id, visit AS of_visit,
-                min(timestamp) AS visit_begins
-            FROM ({annotated_events}) GROUP BY {visit}
-        ) ON site_id = of_site AND {same}""")
-
-
 def visits(annotated_events: Sql) -> Sql:
     """Return a query for the visits of annotated events, with the columns of `SESSION_SCHEMA`.
 

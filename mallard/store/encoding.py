@@ -10,10 +10,9 @@ level 1 leaves out, because another column says it, `query/stored.py` puts back:
 Instants of level 1 have Parquet's unit of milliseconds where all of a file are whole milliseconds,
 as the server's are: two bytes less of each event. DuckDB gives the same type for both units.
 
-How rows lie is `LEVEL_1_ORDER`; `jobs/pieces.py` says where row groups end, and what was measured.
-BYTE_STREAM_SPLIT for integers would take 0.4 bytes less of each event, and DuckDB 1.5 cannot read
-it; Brotli 0.2 less, and eight times as long. Events of a visit apart, so that all first events come
-first, then all second ones, saved nothing that one order for all columns did not.
+How rows lie is `LEVEL_1_ORDER`, and in it `turns.py`; `jobs/pieces.py` says where row groups end,
+and what was measured. BYTE_STREAM_SPLIT for integers would take 0.4 bytes less of each event, and
+DuckDB 1.5 cannot read it; Brotli 0.2 less, and eight times as long.
 """
 
 from __future__ import annotations
@@ -35,14 +34,13 @@ DERIVED_ROW_GROUP_ROWS = 65_536
 # The names that every site has: SQL.
 COMMON_NAMES = "('pageview', 'engagement')"
 # Of level 1: SQL over its columns and those that `jobs/pieces.py` adds; ascending, nulls last,
-# texts by their bytes. First what skips: pieces, names, stretches of the day. In each, visits with
-# the same browser, place and so on next to each other, and one visit as it happened. The last keys
-# name a row, so that the same rows always make the same file. No reader needs any order: parts of
-# older versions have others.
+# texts by their bytes. First what skips: pieces, names. In each, visits with as many events there
+# next to each other, and one visit as it happened, before they take turns. The last keys name a
+# row, so that the same rows always make the same file. No reader needs any order: parts of older
+# versions have others.
 LEVEL_1_KEYS = (
     *("piece", f"CASE WHEN event_name IN {COMMON_NAMES} THEN '' ELSE event_name END"),
-    *("epoch_us(visit_begins) // stretch_us", "likeness", "visit_begins", "visitor_id"),
-    *("timestamp", "position"),
+    *("together", "came", "begins", "visitor_id", "timestamp", "position"),
 )
 LEVEL_1_ORDER = ", ".join(LEVEL_1_KEYS)
 

@@ -28,6 +28,7 @@ from mallard.store.encoding import (
     derived_options,
 )
 from mallard.store.part import Derived, Kind, Part, Summary
+from mallard.store.turns import turns
 
 WRITE_BYTES = 65_536
 # A row group ends before it is full of rows where they take so much, the largest column twice; of
@@ -183,6 +184,9 @@ class FileWriter:
             columns.append(self._coded(field.name, pieces))
         self._waiting_rows = 0
         self._waiting_bytes.clear()
+        if self._arranged and all(column.num_chunks == 1 for column in columns):
+            # A text of a dictionary that is too large is nowhere but in its own piece.
+            self._take_turns(columns)
         rows = pa.table(columns, self._coded_schema)
         del columns, pieces
         # The pool would keep what coding took, and then what writing took, for the next time.
@@ -191,20 +195,29 @@ class FileWriter:
         del rows
         pa.default_memory_pool().release_unused()
 
+    def _take_turns(self, columns: list[pa.ChunkedArray]) -> None:
+        visitor_id, visit = (
+            columns[self._schema.get_field_index(name)].chunk(0) for name in ("visitor_id", "visit")
+        )
+        order = turns(visitor_id, visit)
+        for number, column in enumerate(columns):  # one by one, as above
+            columns[number] = column.take(order)
+
     def _coded(self, name: str, pieces: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return a column with one dictionary; where that would be too large, as it is.
 
         Arrow writes the first piece's dictionary then, and all other texts as they are.
         """
         if not pa.types.is_dictionary(pieces.type):
-            return pieces
+            return pa.chunked_array([pieces.combine_chunks()])
         unified = pieces.unify_dictionaries()
         if unified.num_chunks and unified.chunk(0).dictionary.nbytes > DICTIONARY_BYTES:
             return pieces
+        whole = unified.combine_chunks()
         if name not in self._arranged:
-            return unified
+            return pa.chunked_array([whole])
         fill = name not in FOREIGN_IDS
-        return pa.chunked_array([arranged(unified.combine_chunks(), fill=fill)], pieces.type)
+        return pa.chunked_array([arranged(whole, fill=fill)], pieces.type)
 
     @contextlib.contextmanager
     def _errors(self) -> Any:

@@ -17,13 +17,14 @@ from mallard.jobs.apart import Apart
 from mallard.jobs.compaction import RETRY_SECONDS, Compactor, write
 from mallard.jobs.database import SPILLED, connect, remove_spilled
 from mallard.jobs.day_files import write_days
-from mallard.jobs.pieces import shaped, shapes
+from mallard.jobs.pieces import gathered, make_shapes, shaped
 from mallard.jobs.policy import Merge, Settle
 from mallard.query.events import annotated_rows_of, rows_of
-from mallard.query.sessions import SESSION_SCHEMA, begun
+from mallard.query.sessions import SESSION_SCHEMA
 from mallard.store.encoding import LEVEL_1_ORDER
 from mallard.store.snapshot import Change, Snapshot
 from mallard.store.store import Writing
+from mallard.store.turns import turns
 from mallard.telemetry import Telemetry
 from tests import oracle
 from tests.factories import NOON_US, make_event
@@ -161,14 +162,16 @@ def test_a_site_too_large_for_memory_is_read_in_runs_and_written_in_order(
         for day in compacting.snapshot.days.values():
             (part,) = day.parts
             rows = annotated_rows_of([compacting.store.source(part)])
-            connection.execute(f"CREATE OR REPLACE TABLE shapes AS {shapes(rows)}")
-            rows = begun(shaped(rows))
-            assert pq.read_table(compacting.store.source(part))["position"].to_pylist() == [
-                position
-                for (position,) in connection.execute(
-                    f"SELECT position FROM ({rows}) ORDER BY {LEVEL_1_ORDER}"
-                ).fetchall()
-            ]
+            make_shapes(connection, rows)
+            rows = gathered(shaped(rows))
+            ordered = connection.sql(
+                f"SELECT position, visitor_id, visit FROM ({rows}) ORDER BY {LEVEL_1_ORDER}"
+            ).to_arrow_table()
+            visitor_id, visit = (ordered[name].combine_chunks() for name in ("visitor_id", "visit"))
+            assert (
+                pq.read_table(compacting.store.source(part))["position"].to_pylist()
+                == ordered["position"].take(turns(visitor_id, visit)).to_pylist()
+            )
     assert sessions_of(compacting) == expected_sessions(events)
 
 

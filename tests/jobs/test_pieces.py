@@ -23,50 +23,62 @@ from mallard.store.part import Part
 DAY = date(2026, 3, 2)
 
 
-def part_of(events: int, folder: Path) -> Path:
-    """Return a part of a site-day of so many events as people send them."""
+def part_of(events: int, folder: Path, pathname: str = "pathname") -> Path:
+    """Return a part of a site-day of so many events as people send them; pathname: SQL."""
     made = History(sites=1, events=events, first_day=DAY, others_between=9).day(DAY)
     store = LocalStore(folder / "data", Files(), Clock())
     with connect(StoreConfig(memory_bytes=2**30), folder) as connection:
         connection.register("made", made)
-        (part, _) = write_days(store, connection, DAY.isoformat(), Sql("FROM made"))
+        rows = Sql(f"SELECT * REPLACE ({pathname} AS pathname) FROM made")
+        (part, _) = write_days(store, connection, DAY.isoformat(), rows)
     store.close()
     assert isinstance(part, Part)
     return folder / "data" / part.location
 
 
-def test_a_filter_on_name_hour_or_path_skips_most_of_a_large_site_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A large day in small: what is a million events is twenty thousand here.
-    large = ("_ALONE_ROWS", "_THIRDS_ROWS", "_HALVES_ROWS", "_PATHS_ROWS")
-    for name in (*large, "_STRETCH_ROWS", "_SAMPLED"):
-        monkeypatch.setattr(pieces, name, getattr(pieces, name) // 50)
-    shares = shares_read(part_of(20_000, tmp_path))
-    assert shares["name"] < 0.15
-    assert shares["hour"] < 0.5
-    assert shares["path"] < 0.45
+def in_small(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let a day of so many times fewer events be cut as a large one."""
+    for name in ("_ALONE_ROWS", "_HOURS_ROWS", "_PATHS_ROWS", "_THIRDS_ROWS", "_SAMPLED"):
+        monkeypatch.setattr(pieces, name, getattr(pieces, name) // times)
 
 
-def test_a_filter_on_name_hour_or_path_skips_most_of_a_site_day_half_as_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("events", "groups"), [(10_000, 8), (25_000, 10)])
+def test_a_filter_on_name_hour_or_path_skips_most_of_a_site_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int, groups: int
 ) -> None:
-    for name in ("_ALONE_ROWS", "_THIRDS_ROWS", "_HALVES_ROWS", "_STRETCH_ROWS", "_SAMPLED"):
-        monkeypatch.setattr(pieces, name, getattr(pieces, name) // 50)
-    part = part_of(11_000, tmp_path)
+    in_small(monkeypatch, 20)
+    part = part_of(events, tmp_path)
     shares = shares_read(part)
     assert shares["name"] < 0.15
     assert shares["hour"] < 0.5
     assert shares["path"] < 0.5
-    assert pq.read_metadata(part).num_row_groups == 9
+    assert pq.read_metadata(part).num_row_groups == groups
+
+
+@pytest.mark.parametrize("words", ["", "/shop"])
+def test_so_it_does_where_paths_have_no_words_in_common_or_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    in_small(monkeypatch, 20)
+    part = part_of(10_000, tmp_path, f"'{words}/' || hash(pathname)")
+    shares = shares_read(part)
+    assert shares["hour"] < 0.5
+    assert shares["path"] < 0.5
+
+
+def test_a_day_without_paths_is_cut_by_hour_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small(monkeypatch, 20)
+    part = part_of(10_000, tmp_path, "NULL::VARCHAR")
+    assert pq.read_metadata(part).num_row_groups == 4
 
 
 def test_a_filter_on_name_or_hour_skips_most_of_a_site_day_of_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_ALONE_ROWS", "_THIRDS_ROWS", "_STRETCH_ROWS"):
-        monkeypatch.setattr(pieces, name, getattr(pieces, name) // 20)
-    shares = shares_read(part_of(10_000, tmp_path))
+    in_small(monkeypatch, 20)
+    shares = shares_read(part_of(8_000, tmp_path))
     assert shares["name"] < 0.15
     assert shares["hour"] < 0.5
 
@@ -77,7 +89,9 @@ def test_a_small_site_day_is_one_row_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [65_536, 200_003, 1_000_000, 7_654_321])
 def test_row_groups_end_with_their_piece_and_none_is_too_large(rows: int) -> None:
-    found = groups_of([("a", 0, 11), ("b", 0, rows), ("b", 2, rows // 2), ("b", 3, 9), ("c", 3, 5)])
+    found = groups_of(
+        [("a", 0, 11), ("b", 0, rows), ("b", 2, rows // 2), ("b", 72, 9), ("c", 72, 5)]
+    )
     assert max(found) <= LEVEL_1_ROW_GROUP_ROWS
     assert (found[0], found[-2], found[-1]) == (11, 9, 5)
     ends = {sum(found[:count]) for count in range(len(found) + 1)}

@@ -26,8 +26,8 @@ from mallard.query.shell_script import ShellScript
 from mallard.store.local import LocalStore
 
 DAY = date(2026, 3, 2)
-DAY_EVENTS = 200_000
-MIDDLE_DAY_EVENTS = 500_000  # the fewest that are cut by path too
+DAY_EVENTS = 200_000  # about the fewest that are cut by path too
+MIDDLE_DAY_EVENTS = 500_000
 LARGE_DAY_EVENTS = 1_000_000  # whose row groups have the size that large parts have
 OTHERS_BETWEEN = 9  # a tenth of a server's events: positions then have gaps, which cost
 SLICE_EVENTS = 10_000  # of one flush
