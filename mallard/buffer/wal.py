@@ -158,8 +158,8 @@ def _unreadable(name: str, error: OSError) -> str:
 
 def _renamed(name: str, first: int) -> str:
     return (
-        f"wal/{name} was renamed or copied: it begins with position {first}. Name it "
-        f"wal/{segment_name(first)}, or move it away if that is there."
+        f"wal/{name} begins with position {first}: it is wal/{segment_name(first)}, renamed, "
+        "swapped or copied. Give it that name again; of two that are the same, move one away."
     )
 
 

@@ -117,7 +117,7 @@ def test_a_segment_with_a_wrong_name_is_a_problem_that_tells_the_right_one(tmp_p
     _, segment = fill(tmp_path)
     segment.rename(segment.with_name(f"{9:020}.wal"))
     problems = check(tmp_path).problems
-    assert any(f"Name it wal/{segment.name}, or" in problem for problem in problems)
+    assert any(f"it is wal/{segment.name}, renamed" in problem for problem in problems)
 
 
 def test_a_torn_end_is_a_note_and_no_problem(tmp_path: Path) -> None:
