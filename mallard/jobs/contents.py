@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mallard.chunks import chunks
 from mallard.clock import utc_date
 from mallard.config import StoreConfig
-from mallard.jobs.database import connect, use_disk
+from mallard.jobs.database import connect
 from mallard.jobs.ordering import visit_runs, visitor_shares
 from mallard.jobs.summing import ROWS_AT_ONCE, Summed, sum_up
 from mallard.query.events import annotated_rows_of, rows_of
@@ -109,18 +109,14 @@ def visits_problem(
     Raises duckdb.Error when a file cannot be read.
     """
     narrow = Sql(f"SELECT {', '.join([*_OF_VISITS, 'visit'])} FROM ({annotated_rows_of(parts)})")
-    wrong, shares = 0, visitor_shares(connection, narrow)
-    if len(shares) > 1 and use_disk(connection):  # events are read once, and not for each share
-        connection.execute(f"CREATE OR REPLACE TABLE narrow AS {narrow}")
-        narrow = Sql("FROM narrow")
-    for share in shares:
+    wrong = 0
+    for share in visitor_shares(connection, narrow):
         some = Sql(f"SELECT *, visit AS kept_visit FROM ({narrow}) WHERE {share}")
         (more,) = _row(
             connection,
             f"SELECT count(*) FROM ({annotated(some)}) WHERE visit IS DISTINCT FROM kept_visit",
         )
         wrong += more
-    connection.execute("DROP TABLE IF EXISTS narrow")
     if wrong:
         return f"{wrong} events are in another visit than the definition says"
     if sessions and not _are_visits_of(connection, parts, sessions):

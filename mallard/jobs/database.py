@@ -44,8 +44,8 @@ def rows_bytes(connection: duckdb.DuckDBPyConnection) -> int:
     return int(found)
 
 
-def use_disk(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Make tables that are not temporary in a connection's folder from now on; whether it has one.
+def use_disk(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make tables that are not temporary in a connection's folder from now on, if it has one.
 
     In memory they keep some of it for each million rows, even when they are spilled. What was made
     before is not found any more.
@@ -55,7 +55,6 @@ def use_disk(connection: duckdb.DuckDBPyConnection) -> bool:
         file = literal(f"{folder}/scratch.db")  # which nobody opens again
         connection.execute(f"ATTACH IF NOT EXISTS {file} AS scratch (RECOVERY_MODE no_wal_writes)")
         connection.execute("USE scratch")
-    return bool(folder)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import duckdb
 
 from mallard.chunks import chunks
-from mallard.jobs.database import use_disk
 from mallard.query.events import annotated_rows_of
 from mallard.query.period import Slice
 from mallard.query.rollup import make_rollup
@@ -49,8 +48,6 @@ def sum_up(connection: duckdb.DuckDBPyConnection, table: Sql, days: Iterable[Sum
         (small if day.rows <= SMALL_DAY_ROWS else large).append((day, day.rows))
     for some in chunks(large, ROWS_AT_ONCE):
         turns = -(-sum(day.rows for day in some) // ROWS_AT_ONCE)
-        if turns > 1:
-            use_disk(connection)
         make_rollup(connection, table, *_queries(some), _slices(some), turns)
     for some in chunks(small, ROWS_KEPT):
         make_rollup(connection, table, *_kept(connection, *_queries(some)), _slices(some))

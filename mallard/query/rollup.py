@@ -87,9 +87,8 @@ def make_rollup(
 
     The queries, see `sums`, are read several times: of files or tables, rather than long ones.
     cut: the slices of each site's dates that are cut, and no others.
-    turns: visitors are divided into so many, counted one after the other in the memory of one; the
-    queries are read once for each, and what it has lies in tables of the current database. For the
-    same reason dimension follows dimension: as one statement all took ten times as much.
+    turns: visitors are divided into so many, counted one after the other in the memory of one. For
+    the same reason dimension follows dimension: as one statement all took ten times as much.
     """
     connection.register("rollup_slices", _table_of(cut))
     of_turns = table if turns == 1 else Sql("sums_of_turns")
@@ -98,9 +97,8 @@ def make_rollup(
         if turns > 1:
             # An event of no visitor belongs to no visit: any turn can have it.
             mine = f"hash(coalesce(visitor_id, position)) % {turns} = {number}"
-            events = _of_turn(connection, "events", events, mine)
-            mine = f"hash(visitor_id) % {turns} = {number}"
-            theirs = _of_turn(connection, "visits", theirs, mine)
+            events = Sql(f"SELECT * FROM ({annotated_events}) WHERE {mine}")
+            theirs = Sql(f"SELECT * FROM ({visits}) WHERE hash(visitor_id) % {turns} = {number}")
         _add_sums(connection, of_turns, events, theirs, is_cut=bool(cut))
     connection.unregister("rollup_slices")
     if turns > 1:
@@ -111,18 +109,12 @@ def make_rollup(
         query = f"SELECT {_KEYS}, {added} FROM {of_turns} GROUP BY {_KEYS}"
         connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} AS {query} LIMIT 0")
         connection.execute(f"INSERT INTO {table} {query}")
-        connection.execute(f"DROP TABLE {of_turns}; DROP TABLE turn_events; DROP TABLE turn_visits")
+        connection.execute(f"DROP TABLE {of_turns}")
 
 
 _KEYS = "site_id, date, dimension, value, currency"
 _TYPES = {pa.int64(): "BIGINT", pa.decimal128(38, 2): "DECIMAL(38, 2)"}
 _SLICE = TimeSlice()
-
-
-def _of_turn(connection: duckdb.DuckDBPyConnection, what: str, rows: Sql, mine: str) -> Sql:
-    """Make a table of a turn's rows, and return a query for it."""
-    connection.execute(f"CREATE OR REPLACE TABLE turn_{what} AS FROM ({rows}) WHERE {mine}")
-    return Sql(f"FROM turn_{what}")
 
 
 def _add_sums(
