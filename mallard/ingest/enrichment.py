@@ -33,6 +33,7 @@ from mallard.ingest.visitor import Visitors
 # hostile.
 CACHED_MAX = 4096
 CACHED_LENGTH_MAX = 512  # longer URLs are taken apart anew each time: some 10 µs
+NAMES_CACHED_MAX = 1024  # of events: 1 MiB if all are hostile
 
 T = TypeVar("T")
 
@@ -96,7 +97,9 @@ class Enricher:
         for it. Raises Overloaded if a visitor id needs a salt that the disk does not take.
         """
         lines: list[Line] = []
-        add = self._adder(lines, _nothing_known(), sender, (at_us, source, ingest_api))
+        add = self._adder(
+            lines, ({}, {True: {}, False: {}}, {}), sender, (at_us, source, ingest_api)
+        )
         for raw in raws:
             add(raw)
         return lines
@@ -120,7 +123,7 @@ class Enricher:
         line together from what was read, takes twice as long.
         """
         lines: list[Line] = []
-        known = _nothing_known()
+        known: Known = ({}, {True: {}, False: {}}, {})
         add = self._adder(lines, known, sender, (at_us, source, ingest_api))
         sites, names, whos = known
         routes, pages, cames, attributed = self._routes, self._pages, self._cames, self._attributed
@@ -183,12 +186,7 @@ class Enricher:
         place = self._places.place(address)
         if sender.privacy_signal and self._signals_count:
             address = None
-
-        def site_columns(site_id: str) -> bytes:
-            visitor_id = None
-            if address is not None:
-                visitor_id = self._visitors.visitor_id(site_id, address, user_agent, at_us)
-            return _piece((site_id, at_us, visitor_id))
+        visitor_of = self._visitors.visitor_id
 
         def add(raw: RawEvent) -> None:
             # Cut first: name by name, or uncut, it takes twice as long.
@@ -199,7 +197,10 @@ class Enricher:
                 told = agent.device_type is not None
                 runs_on = (agent if told else describe(user_agent, hints, width))[:5]
                 who = whos[width] = _piece((*place, *runs_on, width, sender.language))
-            what = _what(props, amount, currency, depth, engaged_ms)
+            what = _NOTHING_MORE
+            is_plain = props is None and amount is None and depth is None and engaged_ms is None
+            if not is_plain:
+                what = _what(props, amount, currency, depth, engaged_ms)
             is_short = len(url) + len(referrer or "") <= CACHED_LENGTH_MAX
             if is_short:
                 page = (self._routes if hash_mode else self._pages)[url]
@@ -208,14 +209,17 @@ class Enricher:
                 page = _read_page(url, hash_mode)
                 came = _DIRECT if referrer is None else self._read_referrer(referrer)
             page_columns, hostname, campaign, tags = page
-            event = names[interactive].get(name)
+            called = names[interactive]
+            event = called.get(name)
             if event is None:
-                event = _event_columns(name, interactive, source, ingest_api)
-                names[interactive][name] = event
+                event = called[name] = _event_columns(name, interactive, source, ingest_api)
             for site_id in sites:
                 site = known_sites.get(site_id)
                 if site is None:
-                    site = known_sites[site_id] = site_columns(site_id)
+                    visitor_id = None
+                    if address is not None:
+                        visitor_id = visitor_of(site_id, address, user_agent, at_us)
+                    site = known_sites[site_id] = _piece((site_id, at_us, visitor_id))
                 columns, host, referral = came
                 if host is not None and is_own(host, hostname, site_id):
                     columns, _, referral = _DIRECT
@@ -230,15 +234,12 @@ class Enricher:
         return _piece((referral.url, referral.source, referral.channel)), referral.host, referral
 
 
-def _nothing_known() -> Known:
-    return {}, {True: {}, False: {}}, {}
-
-
 def _piece(values: tuple[object, ...]) -> bytes:
     """Return neighbouring columns of a line."""
     return orjson.dumps(values, default=str)[1:-1]
 
 
+@lru_cache(NAMES_CACHED_MAX)
 def _event_columns(name: str, interactive: bool, source: str, ingest_api: str) -> bytes:
     """Return the columns from `event_name` to `ingest_api`."""
     event_type = _EVENT_TYPES.get(name, "track")
@@ -259,8 +260,6 @@ def _what(
     engaged_ms: int | None,
 ) -> bytes:
     """Return the columns from `props` on."""
-    if props is None and amount is None and depth is None and engaged_ms is None:
-        return _NOTHING_MORE
     return _piece((props, amount, currency, engaged_ms, depth, None))
 
 
