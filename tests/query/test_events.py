@@ -125,3 +125,19 @@ def test_a_folder_without_any_event_has_the_view_all_the_same(build: Build) -> N
         assert count(connection) == 0
     with pytest.raises(StorageError, match="not a Mallard data folder"):
         open_folder(rooms.data / "wal")
+
+
+def test_what_is_flushed_before_the_log_is_read_is_seen_in_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = Rooms(tmp_path / "data")
+    rooms.append(make_event())
+
+    def read_after_a_flush(*arguments: Any) -> Any:
+        rooms.flusher.flush()
+        return read_log(*arguments)
+
+    monkeypatch.setattr("mallard.query.events.read_log", read_after_a_flush)
+    with open_folder(rooms.data) as connection:
+        assert connection.sql("SELECT position FROM events").fetchall() == [(1,)]
+    rooms.close()
