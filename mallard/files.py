@@ -1,7 +1,7 @@
 """Every disk operation Mallard makes, so that tests can fail, tear or stop at each of them.
 
 Invariant: a name that exists under its final name is whole. `replace` writes a temporary file,
-syncs it, renames it and syncs the folder, in that order.
+syncs it, renames it and syncs the folder, in that order; what a start writes anew it need not sync.
 """
 
 from __future__ import annotations
@@ -148,17 +148,24 @@ class Files:
         """Commit a transaction; when it raises, it did not happen."""
         database.execute("COMMIT")
 
-    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
-        """Write a file whole or not at all, and return once it survives a power loss."""
+    def replace(
+        self, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True
+    ) -> None:
+        """Write a file whole or not at all, and return once it survives a power loss.
+
+        Not durable: after a power loss it may be as it was before, or empty.
+        """
         temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         descriptor = self.create(temporary, mode)
         try:
             self.write(descriptor, data)
-            self.sync(descriptor)
+            if durable:
+                self.sync(descriptor)
         finally:
             self.close(descriptor)
         self.rename(temporary, path)
-        self.sync_folder(path.parent)
+        if durable:
+            self.sync_folder(path.parent)
 
     def set_aside(self, path: Path, folder: Path) -> None:
         """Move a file into a folder; where its name is taken there, it gets a number behind it."""

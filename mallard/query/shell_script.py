@@ -77,7 +77,9 @@ class ShellScript:
         months = self._write_months(snapshot.days)
         script = write_script(self._path.parent, snapshot, months.values()).encode()
         if script != self._written:
-            self._files.replace(self._path, script)
+            # A power loss may bring an older one back, until the next start: to sync it would take
+            # a fifth of a flush, and make the log wait meanwhile.
+            self._files.replace(self._path, script, durable=False)
             self._written = script
         self._days, self._months = snapshot.days, months
         self._remove_outdated()
