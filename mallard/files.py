@@ -148,9 +148,7 @@ class Files:
         """Commit a transaction; when it raises, it did not happen."""
         database.execute("COMMIT")
 
-    def replace(
-        self, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True
-    ) -> None:
+    def replace(self, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
         """Write a file whole or not at all, and return once it survives a power loss.
 
         Not durable: after a power loss it may be as it was before, or empty.
