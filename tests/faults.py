@@ -41,7 +41,7 @@ def sampled(every: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("every", [pytest.param(every, id="some"), long])
 
 
-EVERY = sampled(4)
+EVERY = sampled(6)
 
 
 def sample(kinds: Sequence[str], fault: Fault, every: int) -> list[int]:

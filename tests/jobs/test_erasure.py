@@ -379,7 +379,7 @@ def _rule_change(rooms: ErasingRooms, rule_id: str) -> Change:
     return Change("rule", rules_added=(Rule(rule_id, 0, 0, text, frozenset()),))
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(
     st.lists(st.lists(VISITED_EVENTS, min_size=1, max_size=8), min_size=1, max_size=3),
     st.sampled_from(["ada", "bob"]),

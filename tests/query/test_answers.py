@@ -238,7 +238,7 @@ CUTS = st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(
     phases=st.tuples(*[st.lists(EVENTS, max_size=12)] * 4),
     sum_up=st.booleans(),

@@ -74,7 +74,7 @@ def _seen(connection: duckdb.DuckDBPyConnection) -> tuple[Counter[int], int]:
     return Counter(row[0] for row in rows), visits
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=9, deadline=None)
 @given(
     commits=st.lists(st.lists(EVENTS, min_size=1, max_size=5), min_size=2, max_size=5),
     back=st.integers(0, 4),

@@ -124,7 +124,7 @@ def test_every_sum_is_what_plain_python_counts(
     assert roll_up(connection, stored, cut, turns) == oracle_rollup.rollup(stored, cut)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(SEEN_EVENTS, max_size=40), st.sampled_from(Dimension))
 def test_one_dimension_asked_for_has_the_sums_it_has_among_all(
     connection: duckdb.DuckDBPyConnection, events: list[Event], dimension: Dimension

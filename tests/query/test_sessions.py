@@ -238,7 +238,7 @@ def name_of(row: dict[str, Any]) -> tuple[Any, ...]:
     return (row["site_id"], row["date"], row["visitor_id"], row["visit"])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(VISITED_EVENTS, min_size=1, max_size=40))
 def test_visits_of_site_days_add_up_to_those_of_all(events: list[Event]) -> None:
     stored = oracle.store(events)

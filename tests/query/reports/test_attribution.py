@@ -115,7 +115,7 @@ def _key(stored: Stored) -> tuple[int, int]:
     return stored.event.timestamp, stored.position
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=4, max_size=4), shifted=PERIODS)
 def test_credit_is_what_plain_python_gives(
     phases: tuple[list[Event], ...], questions: list[AttributionQuestion], shifted: Period

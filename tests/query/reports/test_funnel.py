@@ -110,7 +110,7 @@ QUESTIONS = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=4, max_size=4), shifted=PERIODS)
 def test_a_funnel_finds_who_took_the_steps_in_any_way(
     phases: tuple[list[Event], ...], questions: list[FunnelQuestion], shifted: Period

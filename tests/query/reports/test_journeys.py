@@ -105,7 +105,7 @@ def flows_by_hand(stored: list[Stored], question: FlowsQuestion) -> list[Flow]:
     ]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     phases=PHASES,
     asked_flows=st.lists(FLOWS, min_size=3, max_size=3),

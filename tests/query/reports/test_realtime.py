@@ -63,7 +63,7 @@ def by_hand(stored: list[Stored], question: RealtimeQuestion) -> dict[str, objec
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=4, max_size=4))
 def test_who_is_there_now_is_what_plain_python_says(
     phases: tuple[list[Event], ...], questions: list[RealtimeQuestion]

@@ -68,7 +68,7 @@ def group(row: Income, question: RevenueQuestion) -> object:
     return row.bucket if question.interval else row.value
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(phases=PHASES, questions=st.lists(QUESTIONS, min_size=6, max_size=6))
 def test_revenue_is_what_plain_python_says(
     phases: tuple[list[Event], ...], questions: list[RevenueQuestion]
