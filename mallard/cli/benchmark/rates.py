@@ -22,7 +22,7 @@ ATTEMPTS = 6  # of a measurement, each twice as long: a busy machine may answer 
 MIB = 1024 * 1024
 _COUNT = rb"^mallard_%s_seconds_count (\S+)$"
 # Every event is flushed within the time that is measured, or right behind it.
-_FLUSH_SOON = {"buffer.flush_interval_seconds": "1"}
+FLUSH_SOON = {"buffer.flush_interval_seconds": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ def rates(setting: Setting) -> tuple[list[Row], float]:
             kind: stack.enter_context(empty(kind, folder, cores)) for kind in ("starlette", "bare")
         }
         for level in ("fsync", "os", "memory"):
-            settings = {"buffer.durability": level, **_FLUSH_SOON}
+            settings = {"buffer.durability": level, **FLUSH_SOON}
             server = mallard(folder / level, cores, settings)
             servers[level] = stack.enter_context(server)
-        servers["batch"] = stack.enter_context(mallard(folder / "batch", cores, _FLUSH_SOON))
+        servers["batch"] = stack.enter_context(mallard(folder / "batch", cores, FLUSH_SOON))
         idle = servers["fsync"].peak_bytes()
         results: dict[str, list[Result]] = {kind: [] for kind in servers}
         costs: dict[str, list[float]] = {kind: [] for kind in servers}
@@ -146,12 +146,12 @@ def _memory_rows(idle: int, single: int, batch: int) -> Iterator[Row]:
 def acknowledgement(setting: Setting, top_rate: float) -> Row:
     """Return the row of the 99th percentile at half of the top rate, among all that goes on.
 
-    Flushes are as shipped, about one a second at these rates; merges come four times as often, so
-    that there is one in most rounds. Server, client and queries share all cores here: on a core of
-    its own the client would take one from the other two.
+    A flush comes every second, as it would at these rates by the number of events as shipped;
+    merges come four times as often, so that there is one in most rounds. Server, client and queries
+    share all cores here: on a core of its own the client would take one from the other two.
     """
     data, cores = setting.folder / "busy", setting.cores
-    settings = {"store.merge_files": "4"}
+    settings = {"store.merge_files": "4", **FLUSH_SOON}
     idle: list[Result] = []
     busy: list[Result] = []
     asked = 0

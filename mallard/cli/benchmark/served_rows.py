@@ -18,7 +18,7 @@ from mallard.cli.benchmark.answers_store import FIRST_DAY, copy_of, reading_key
 from mallard.cli.benchmark.dashboards import Polled, Screens
 from mallard.cli.benchmark.load import Plan, Result
 from mallard.cli.benchmark.processes import Process, mallard, run_load
-from mallard.cli.benchmark.rates import CONNECTIONS, MIB, Setting
+from mallard.cli.benchmark.rates import CONNECTIONS, FLUSH_SOON, MIB, Setting
 from mallard.cli.benchmark.rows import Row, Target
 from mallard.errors import MallardError
 from mallard.query.dimensions import Dimension
@@ -63,7 +63,7 @@ def polled(data: Path, setting: Setting) -> Iterator[Row]:
     """Yield the rows of a server that takes events while screens poll it."""
     copy = copy_of(data, setting.folder / "polled")
     token = reading_key(copy)
-    with mallard(copy, setting.cores.all) as server:
+    with mallard(copy, setting.cores.all, FLUSH_SOON) as server:
         top = setting.load(server.port)
         server.drain()
         plan = Plan(
