@@ -13,8 +13,9 @@ STAMP := .venv/.stamp
 TRACKER := mallard/web/tracker
 # Node.js comes from a Python package of the lock, so that a bare machine needs none.
 NPM := PATH="$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
-# Modules of tests run side by side; more than four would fight over the disk.
-PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# Modules of tests run side by side, in their order: by their number of tests the longest would come
+# last, alone. More than four at once would fight over the disk.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # A lock has to be the same on every machine, so no machine's own settings get into it.
 COMPILE := $(BIN)/pip-compile --quiet --no-header --generate-hashes --strip-extras --allow-unsafe \

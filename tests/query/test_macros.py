@@ -67,7 +67,7 @@ def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(EVENTS, PERIODS)
 def test_totals_are_those_of_the_definitions(
     connection: Connection, events: list[Event], period: tuple[str, str]
@@ -77,7 +77,7 @@ def test_totals_are_those_of_the_definitions(
     assert found == rounded(oracle.summary(within(events, *period)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(EVENTS, PERIODS)
 def test_a_series_has_every_day_and_its_numbers(
     connection: Connection, events: list[Event], period: tuple[str, str]
@@ -94,7 +94,7 @@ def test_a_series_has_every_day_and_its_numbers(
     assert found == expected
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(EVENTS, st.sampled_from(["referrer_source", "entry_page", "screen_width", "bounce"]))
 def test_a_breakdown_has_the_visits_of_each_value(
     connection: Connection, events: list[Event], dimension: str
@@ -112,7 +112,7 @@ def test_a_breakdown_has_the_visits_of_each_value(
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(EVENTS)
 def test_pages_have_their_visitors_and_views(connection: Connection, events: list[Event]) -> None:
     offer(connection, events)
@@ -132,7 +132,7 @@ def test_pages_have_their_visitors_and_views(connection: Connection, events: lis
     assert sorted(found, key=str) == sorted(expected, key=str)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(EVENTS, STEPS)
 def test_a_funnel_counts_visits_that_did_its_steps_in_their_order(
     connection: Connection, events: list[Event], steps: list[str]

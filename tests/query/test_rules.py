@@ -151,7 +151,7 @@ _RULES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(VISITED_EVENTS, max_size=40), _RULES)
 def test_visits_after_rules_are_those_of_the_events_that_plain_python_leaves(
     connection: duckdb.DuckDBPyConnection, events: list[Event], rules: list[Rule]
@@ -172,7 +172,7 @@ def test_visits_after_rules_are_those_of_the_events_that_plain_python_leaves(
     assert sorted(found, key=name) == sorted(wanted, key=name)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(VISITED_EVENTS, max_size=20), st.one_of(_DROPS, _REPLACES), st.integers(0, 20))
 def test_what_a_rule_was_applied_to_has_nothing_left_that_it_would_change(
     connection: duckdb.DuckDBPyConnection,

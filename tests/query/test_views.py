@@ -71,7 +71,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(STEPS)
 def test_views_say_what_was_stored_whatever_was_flushed_compacted_or_dropped(
     steps: list[tuple[str, Any]],
