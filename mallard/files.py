@@ -81,14 +81,22 @@ class Files:
         return os.stat(path).st_size  # noqa: PTH116 - see Folder.problem
 
     def create(self, path: Path, mode: int = 0o600) -> int:
-        """Create an empty file, or empty an existing one, and return a descriptor to append by."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, mode)
+        """Create an empty file, or empty an existing one, and return a descriptor to write by."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        """Append all of data; when it raises, any part of data may have been written."""
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
+        """Write all of data behind what was written before, or from the byte `at` on.
+
+        When it raises, any part of data may have been written.
+        """
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            if at is None:
+                written = os.write(descriptor, view)
+            else:
+                written = os.pwrite(descriptor, view, at)
+                at += written
+            view = view[written:]
 
     def sync(self, descriptor: int) -> None:
         """Return once what was written survives a power loss."""

@@ -76,6 +76,8 @@ class FaultyFiles(Files):
         self._fault = fault
         self._paths: dict[int, Path] = {}
         self._synced_bytes: dict[Path, int] = {}
+        # Where something was written over since the last sync, and what was there.
+        self._replaced: dict[Path, list[tuple[int, bytes]]] = defaultdict(list)
         self._databases: set[sqlite3.Connection] = set()
         self._undo: dict[Path, list[Callable[[], None]]] = {}
 
@@ -115,11 +117,17 @@ class FaultyFiles(Files):
 
         return self._step("create", act)
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        def tear() -> None:
-            super(FaultyFiles, self).write(descriptor, data[: len(data) // 2])
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
+        def act(data: bytes = data) -> None:
+            if at is not None:
+                path = self._paths[descriptor]
+                self._replaced[path].append((at, path.read_bytes()[at : at + len(data)]))
+            super(FaultyFiles, self).write(descriptor, data, at)
 
-        self._step("write", lambda: super(FaultyFiles, self).write(descriptor, data), tear)
+        def tear() -> None:
+            act(data[: len(data.rstrip(b"\0")) // 2])
+
+        self._step("write", act, tear)
 
     def sync(self, descriptor: int) -> None:
         def act() -> None:
@@ -144,6 +152,7 @@ class FaultyFiles(Files):
     def _note_synced(self, descriptor: int) -> None:
         path = self._paths[descriptor]
         self._synced_bytes[path] = path.stat().st_size
+        self._replaced.pop(path, None)
 
     def close(self, descriptor: int) -> None:
         self._step("close", lambda: super(FaultyFiles, self).close(descriptor))
@@ -152,6 +161,7 @@ class FaultyFiles(Files):
         def act() -> None:
             old = target.read_bytes() if target.exists() else None
             super(FaultyFiles, self).rename(source, target)
+            self._replaced[target] = self._replaced.pop(source, [])
             if source in self._synced_bytes:
                 self._synced_bytes[target] = self._synced_bytes.pop(source)
             self._paths = {fd: target if p == source else p for fd, p in self._paths.items()}
@@ -232,6 +242,11 @@ class FaultyFiles(Files):
         self._undo.setdefault(folder, []).append(undo)
 
     def _forget_unsynced(self) -> None:
+        for path, replaced in self._replaced.items():
+            for at, old in reversed(replaced):
+                with path.open("r+b") as file:
+                    file.seek(at)
+                    file.write(old)
         for path, size in self._synced_bytes.items():
             if path.exists() and path.stat().st_size > size:
                 with path.open("r+b") as file:

@@ -25,9 +25,9 @@ class Watched(Files):
         if step == self._fail_at:
             raise OSError(5, "Input/output error")
 
-    def write(self, descriptor: int, data: bytes) -> None:
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
         self._note("write")
-        super().write(descriptor, data)
+        super().write(descriptor, data, at)
 
     def sync(self, descriptor: int) -> None:
         self._note("sync")

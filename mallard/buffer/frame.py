@@ -99,7 +99,10 @@ def decode(header: Header, payload: memoryview) -> Frame:
 
 
 def scan(data: bytes) -> Iterator[tuple[Header, memoryview] | Damage]:
-    """Yield the whole frames of a segment in order, and what lies between them that is none."""
+    """Yield the whole frames of a segment in order, and what lies between them that is none.
+
+    data: without zeros at its end, where a frame begins that was not written, or not wholly.
+    """
     view = memoryview(data)
     offset = 0
     while offset < len(data):
@@ -107,8 +110,7 @@ def scan(data: bytes) -> Iterator[tuple[Header, memoryview] | Damage]:
         if header is None:
             found = _next_frame(data, offset + 1)
             end = len(data) if found is None else found
-            # Zeros at the end are a file that grew before its content reached the disk.
-            torn = found is None and (end - offset < HEADER_BYTES or not any(view[offset:end]))
+            torn = found is None and end - offset < HEADER_BYTES
             yield Damage(offset, end - offset, torn)
             offset = end
             continue

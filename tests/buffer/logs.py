@@ -22,8 +22,8 @@ class Failing(Files):
         if name in self.fail:
             raise OSError(errno.EIO, "Input/output error")
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        super().write(descriptor, data)
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
+        super().write(descriptor, data, at)
         self._check("write")
 
     def sync(self, descriptor: int) -> None:
@@ -91,6 +91,6 @@ class Log:
 
     def damage(self, position: int, at: int = -3) -> None:
         path = self.folder / segment_name(position)
-        content = bytearray(path.read_bytes())
+        content = bytearray(path.read_bytes().rstrip(b"\0"))  # no room behind it
         content[at] ^= 4
         path.write_bytes(bytes(content))

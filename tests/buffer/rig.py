@@ -57,13 +57,13 @@ class Failing(Files):
         self.writers: list[str] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def write(self, descriptor: int, data: bytes) -> None:
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
         self.writers.append(threading.current_thread().name)
         self.meanwhile()
         if not self.go.is_set():
             self.held.set()
             assert self.go.wait(30)
-        super().write(descriptor, data)
+        super().write(descriptor, data, at)
         self.writes.append(len(data))
         if "write" in self.fail:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -99,12 +99,6 @@ def test_one_flipped_bit_anywhere_costs_one_frame_at_most_and_is_told() -> None:
         assert damage == [expected], f"bit {bit}"
 
 
-@pytest.mark.parametrize("count", [1, 39, 40, 4096])
-def test_zeros_at_the_end_are_a_write_that_never_finished(count: int) -> None:
-    log = to_bytes(FRAMES[0])
-    assert read(log + bytes(count)) == ([FRAMES[0]], [Damage(len(log), count, torn=True)])
-
-
 def test_other_bytes_at_the_end_are_damage() -> None:
     log = to_bytes(FRAMES[0])
     assert read(log + b"\xff" * 100) == ([FRAMES[0]], [Damage(len(log), 100, torn=False)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mallard.buffer.wal import LogReport, segment_name
+from mallard.buffer.wal import ROOM_BYTES, LogReport, segment_name
 from mallard.files import Files
 from tests.buffer.logs import Failing, Log, make_frame, to_bytes
 
@@ -247,8 +247,8 @@ def test_a_write_that_ends_in_any_exception_is_disowned(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.append(make_frame(1))
 
-    def write(descriptor: int, data: bytes) -> None:
-        Files().write(descriptor, data)
+    def write(descriptor: int, data: bytes, at: int | None = None) -> None:
+        Files().write(descriptor, data, at)
         raise MemoryError
 
     with pytest.MonkeyPatch.context() as broken, pytest.raises(MemoryError):
@@ -256,3 +256,69 @@ def test_a_write_that_ends_in_any_exception_is_disowned(tmp_path: Path) -> None:
         log.append(make_frame(2, "refused"))
     log.append(make_frame(2, "taken"))
     assert log.read()[0] == [make_frame(1), make_frame(2, "taken")]
+
+
+def lengths(log: Log, position: int) -> tuple[int, int]:
+    """How long a segment is, and how much of it is frames."""
+    content = (log.folder / segment_name(position)).read_bytes()
+    return len(content), len(content.rstrip(b"\0"))
+
+
+def test_a_segment_has_room_for_as_much_as_it_holds_so_that_few_appends_make_it_longer(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path)
+    frames = [make_frame(position) for position in range(1, 101)]
+    log.append(frames[0])
+    length, content = lengths(log, 1)
+    assert length == content  # who writes once writes no more than that
+    grown = 0
+    for frame in frames[1:]:
+        log.append(frame)
+        before, (length, content) = length, lengths(log, 1)
+        grown += length != before
+        assert content == sum(len(to_bytes(each)) for each in frames[: frame.first_position])
+    assert grown == 6
+    assert log.read() == (frames, LogReport(events=100, next_position=101))
+    assert log.reopen(0)[0] == frames
+
+
+def test_the_room_has_a_bound_and_long_writes_make_none(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=1 << 30)
+    long = make_frame(1, "x" * 3_000_000)
+    log.append(long)
+    assert lengths(log, 1) == (len(to_bytes(long)),) * 2
+    log.append(make_frame(2))
+    length, content = lengths(log, 1)
+    assert length - content == ROOM_BYTES
+    log.append(make_frame(3, "y" * ROOM_BYTES))
+    assert len(set(lengths(log, 1))) == 1
+    assert [frame.first_position for frame in log.read()[0]] == [1, 2, 3]
+
+
+def test_a_write_over_the_room_that_reached_the_disk_in_part_is_torn_wherever_it_ends(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path)
+    for position in (1, 2, 3, 4):
+        log.append(make_frame(position))
+    path = log.folder / segment_name(1)
+    whole = path.read_bytes()
+    size = len(to_bytes(make_frame(1)))
+    for cut in range(3 * size, 4 * size):
+        path.write_bytes(whole[:cut] + bytes(len(whole) - cut))
+        frames, report = log.read()
+        assert [frame.first_position for frame in frames] == [1, 2, 3], cut
+        assert report.torn_bytes <= cut - 3 * size  # zeros of its own are not told from the room
+        assert report.is_whole and not report.missing
+    path.write_bytes(whole[: 3 * size] + bytes(size) + b"\1" + bytes(100))
+    report = log.read()[1]
+    assert [damage.torn for _, damage in report.damaged] == [False]  # no zero any more: it is told
+
+
+def test_a_last_segment_that_holds_zeros_alone_is_as_good_as_emptied(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    path = log.folder / segment_name(1)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert log.read()[1].gone == [(segment_name(1), "is empty", 1)]

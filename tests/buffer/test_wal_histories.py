@@ -23,10 +23,10 @@ class Failing(Files):
         self.cut: int | None = None
         self.fail = ""
 
-    def write(self, descriptor: int, data: bytes) -> None:
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
         if self.cut is None:
-            return super().write(descriptor, data)
-        super().write(descriptor, data[: self.cut])
+            return super().write(descriptor, data, at)
+        super().write(descriptor, data[: self.cut], at)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def sync(self, descriptor: int) -> None:

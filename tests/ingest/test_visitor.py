@@ -253,10 +253,10 @@ def test_a_disk_that_takes_no_salt_refuses_the_event_for_now(tmp_path: Path) -> 
     class FullDisk(Files):
         full = True
 
-        def write(self, descriptor: int, data: bytes) -> None:
+        def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            super().write(descriptor, data)
+            super().write(descriptor, data, at)
 
     files = FullDisk()
     keeper = visitors(tmp_path, files=files)
