@@ -81,6 +81,12 @@ class Ring:
             return self.capacity_events - self._reserved_events
 
     @property
+    def is_half_full(self) -> bool:
+        """Whether the held events take half of the room, by number or by size."""
+        events, size = self._committed_events, self._bytes
+        return 2 * events >= self.capacity_events or 2 * size >= self._capacity_bytes
+
+    @property
     def events(self) -> int:
         """How many committed events are held."""
         return self._committed_events

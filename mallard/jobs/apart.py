@@ -29,7 +29,7 @@ from mallard.store.store import Store, Writing
 from mallard.store.workshop import Workshop
 
 # From so many events on a process is worth its start.
-ROWS_APART = 50_000
+ROWS_APART = 10_000
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
 _Task = TypeVar("_Task")

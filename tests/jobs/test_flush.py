@@ -120,6 +120,42 @@ def test_a_commit_during_a_flush_by_number_does_not_wake_another_for_few_events(
     rooms.close(flush=True)
 
 
+def test_a_flusher_rests_twice_as_long_as_it_worked_unless_the_buffer_is_half_full(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = build(flush_events=1, capacity_events=8)
+    now = [0.0]
+    monkeypatch.setattr(rooms.clock, "monotonic", lambda: now[0])
+    publish = rooms.store.publish
+    published: list[int] = []
+
+    def publish_slowly(events: pa.Table, watermark: int) -> None:
+        publish(events, watermark)
+        now[0] += 1000
+        published.append(events.num_rows)
+
+    rests: list[float] = []
+
+    class Hurry(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout:
+                rests.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(rooms.store, "publish", publish_slowly)
+    rooms.flusher._hurry = Hurry()
+    rooms.flusher.start()
+    rooms.append(*named("a"))
+    until(lambda: rests == [2000.0], "the rest")
+    for name in "bcd":
+        rooms.append(*named(name))
+    assert published == [1]
+    rooms.append(*named("e"))  # half of the room is taken
+    until(lambda: published == [1, 4], "the flush that could not wait")
+    until(lambda: rests == [2000.0, 2000.0], "the next rest")
+    rooms.close(flush=True)  # which does not wait for its end
+
+
 def test_few_events_are_flushed_when_they_have_waited(build: Build) -> None:
     rooms = build(flush_interval_seconds=0.01)
     rooms.flusher.start()

@@ -43,10 +43,10 @@ class Files2(Files):
 
     full = False
 
-    def write(self, descriptor: int, data: bytes) -> None:
+    def write(self, descriptor: int, data: bytes, at: int | None = None) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(descriptor, data)
+        super().write(descriptor, data, at)
 
 
 class Room:
