@@ -307,7 +307,7 @@ class _Copy:
         named = {file.location for file in snapshot.files}
         named |= {part.location for part, _ in snapshot.quarantined}
         folder = Folder(self._target, self._files)
-        others = [location for location in folder.locations() if location not in named]
+        others = folder.others(named)
         stuck = folder.remove(others)
         self._outcome.removed = len(others) - len(stuck)
 

@@ -177,10 +177,10 @@ def _harmed(patient: _Patient) -> Iterator[Remark]:
 
 def _strangers(patient: _Patient) -> Iterator[Remark]:
     folder = Folder(patient.data, patient.files)
-    strange = [location for location in folder.locations() if location not in patient.known]
+    strange = folder.others(patient.known)
     if strange and not patient.server:
         begins = first_logged(patient.data, patient.files)
-        only = folder.only_here(patient.snapshot, patient.known, begins)
+        only = folder.only_here(strange, patient.snapshot, begins)
         strange = [location for location in strange if location not in only]
         if only:
             yield Remark(

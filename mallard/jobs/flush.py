@@ -17,7 +17,7 @@ from mallard.telemetry import Telemetry
 # Events in one publish: it bounds the memory a flush takes, whatever waits in the buffer. With half
 # as many an event took 5 to 8 per cent more of the processor, and each publish waits for the disk,
 # the manifest and, dozens of times, the interpreter.
-SLICE_EVENTS = 40_000
+SLICE_EVENTS = 60_000
 # A flusher rests so many times as long as it worked, unless the buffer fills up: at rates that keep
 # it busy, each flush is then of more events and costs less an event.
 REST_TIMES = 2

@@ -84,7 +84,8 @@ def verify(
         retired = store.manifest.retired()
         known |= {partition.retired(each.file.location) for each in retired}
         # Of this moment's snapshot: what the other names may have been compacted meanwhile.
-        only = set(folder.only_here(store.snapshot(), known, begins)).intersection(there)
+        others = set(folder.others(known)).intersection(there)
+        only = set(folder.only_here(others, store.snapshot(), begins))
         if damage := store.manifest.damage():
             findings.problems.append(
                 f"{DATABASE} is damaged ({damage.splitlines()[-1]}). Restore it from a backup."

@@ -44,16 +44,20 @@ class Folder:
                 if name.endswith((".parquet", ".parquet" + TEMPORARY_SUFFIX)) and name != EMPTY:
                     yield f"{folder}/{name}"
 
-    def only_here(self, snapshot: Snapshot, known: Set[str], log_begins: float) -> list[str]:
-        """Return parts that no manifest names and whose events may be nowhere else.
+    def others(self, known: Set[str]) -> list[str]:
+        """Return the locations of everything the store wrote but these."""
+        return [location for location in self.locations() if location not in known]
+
+    def only_here(self, others: Iterable[str], snapshot: Snapshot, log_begins: float) -> list[str]:
+        """Return those of other files than the manifest's whose events may be nowhere else.
 
         They are neither in the log, which has those from log_begins on, nor in a part that is
         there: the manifest is then an older one than that which the files were written with.
         """
         unknown = [
             (location, positions)
-            for location in self.locations()
-            if location not in known and (positions := partition.positions(location))
+            for location in others
+            if (positions := partition.positions(location))
         ]
         if not unknown:
             return []
@@ -69,12 +73,11 @@ class Folder:
             if any(first <= end and begin <= last for begin, end in lost)
         ]
 
-    def remove_others(self, known: set[str]) -> None:
-        """Remove what is left over from a crash: everything but these locations."""
-        for location in self.locations():
-            if location not in known:
-                _log.info("removing %s, which was never committed", location)
-                self.files.remove(self.data / location)
+    def remove_leftovers(self, others: Iterable[str]) -> None:
+        """Remove what is left over from a crash."""
+        for location in others:
+            _log.info("removing %s, which was never committed", location)
+            self.files.remove(self.data / location)
 
     def remove(self, locations: Iterable[str]) -> set[str]:
         """Remove files with their temporary forms; return those that the disk did not let go."""

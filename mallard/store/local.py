@@ -68,8 +68,9 @@ class LocalStore(Workshop):
         self._snapshot = self._manifest.snapshot()
         known = self._manifest.known()
         known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
-        self._refuse_older_manifest(known, log_begins)
-        self._folder.remove_others(known)
+        others = self._folder.others(known)
+        self._refuse_older_manifest(others, log_begins)
+        self._folder.remove_leftovers(others)
         self._check_files()
         self._folder.prepare()
         self._tell()
@@ -234,7 +235,7 @@ class LocalStore(Workshop):
         known = self._manifest.known() | keep
         known |= {partition.retired(each.file.location) for each in self._manifest.retired()}
         try:
-            self._folder.remove_others(known)
+            self._folder.remove_leftovers(self._folder.others(known))
         except OSError:
             return False
         return True
@@ -340,9 +341,9 @@ class LocalStore(Workshop):
                 "folder."
             )
 
-    def _refuse_older_manifest(self, known: set[str], log_begins: float) -> None:
+    def _refuse_older_manifest(self, others: Sequence[str], log_begins: float) -> None:
         """Raise StorageError rather than remove what may be all there is of some events."""
-        found = self._folder.only_here(self._snapshot, known, log_begins)
+        found = self._folder.only_here(others, self._snapshot, log_begins)
         if found:
             self._manifest.close()
             raise StorageError(
