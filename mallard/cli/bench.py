@@ -85,9 +85,9 @@ def _bench(
 def measure(setting: Setting, events: int, site_days: int, say: Callable[[str], None]) -> list[Row]:
     """Return every row, in order. say: is told what is measured next."""
     say("Top rates ...")
-    rows, top_rate = rates(setting)
+    rows = rates(setting)
     say("Acknowledgements under load ...")
-    rows.append(acknowledgement(setting, top_rate))
+    rows.append(acknowledgement(setting))
     say("Flushes ...")
     rows.append(flush(setting))
     say("Starts ...")
