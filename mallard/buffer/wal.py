@@ -100,7 +100,7 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
             report.missing.append((expected, start - 1))
             expected = report.next_position = start
         try:
-            data = _content(folder / name, files)
+            data = _content(folder / name, files, last=limit is None)
         except OSError as error:
             report.unusable.append(_unreadable(name, error))
             continue
@@ -148,12 +148,20 @@ def gone_text(name: str, what: str, first: int) -> str:
     )
 
 
-def _content(path: Path, files: Files) -> bytes | None:
-    """Return a segment without the room behind its frames, none of which ends in a zero."""
+def _content(path: Path, files: Files, *, last: bool) -> bytes | None:
+    """Return a segment without the room behind its frames, none of which ends in a zero.
+
+    last: another process may write to it meanwhile.
+    """
     try:
-        return files.read(path).rstrip(b"\0")
+        content = files.read(path).rstrip(b"\0")
+        if last:
+            # Of a write that overtook the reading, the end may be there and the beginning not: a
+            # hole that never was. A write goes forward, so all before that end is there by now.
+            content = files.read(path)[: len(content)].rstrip(b"\0")
     except FileNotFoundError:
         return None
+    return content
 
 
 def _unreadable(name: str, error: OSError) -> str:
@@ -235,7 +243,8 @@ class Wal:
         """
         try:
             descriptor = self._descriptor
-            if descriptor is None or self._size >= self._segment_bytes:
+            # Stray with a descriptor: a segment that `disown` could not begin wholly.
+            if descriptor is None or self._stray or self._size >= self._segment_bytes:
                 descriptor = self._begin(first_position)
             self._files.write(descriptor, data + self._room(len(data)), self._size)
             if sync and syncs is not None:

@@ -26,7 +26,7 @@ from mallard.errors import StorageError
 from mallard.jobs.apart import Apart, Worker
 from mallard.jobs.day_files import write_sessions
 from mallard.jobs.ordering import BATCH_ROWS
-from mallard.jobs.summing import ROWS_AT_ONCE, Summed, sum_up
+from mallard.jobs.summing import Summed, sum_up
 from mallard.query.period import Slice, slices_of_date
 from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, source_of
 from mallard.query.sessions import SESSIONS_VERSION
@@ -38,6 +38,8 @@ from mallard.telemetry import Telemetry
 
 # How long what failed waits; then it is tried alone.
 RETRY_SECONDS = 300.0
+# Of so many events what is missing is made in one go, and goes live at once.
+ROWS_LIVE_AT_ONCE = 500_000
 _TABLE = Sql("sums_being_made")
 _log = logging.getLogger(__name__)
 
@@ -202,7 +204,7 @@ class Rollups:
                 weighed.append((work, rows))
             elif self._retry_at[work.key] <= self._clock.monotonic():
                 yield [work]
-        yield from chunks(weighed, ROWS_AT_ONCE)
+        yield from chunks(weighed, ROWS_LIVE_AT_ONCE)
 
     def _try(self, snapshot: Snapshot, zones: Zones, works: list[Work]) -> list[Derived]:
         gone = [

@@ -72,6 +72,24 @@ def test_after_a_failure_in_a_new_segment_the_next_append_takes_its_name(
     assert log.names() == []
 
 
+def test_nothing_is_written_to_a_segment_whose_name_was_not_synced(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    log.files.fail = {"sync", "sync_folder"}
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(make_frame(2, "refused"))
+    with pytest.raises(OSError, match="Input/output"):
+        log.wal.disown(2)
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(make_frame(2, "refused too"))
+    assert lengths(log, 2) == (0, 0)
+    log.files.fail = set()
+    log.append(make_frame(2, "taken"))
+    assert log.read()[0] == [make_frame(1), make_frame(2, "taken")]
+    log.wal.trim(2, 3)
+    assert log.names() == []
+
+
 def test_a_failed_sync_is_not_tried_again_on_the_same_file(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.files.fail = {"sync"}
@@ -322,3 +340,28 @@ def test_a_last_segment_that_holds_zeros_alone_is_as_good_as_emptied(tmp_path: P
     path = log.folder / segment_name(1)
     path.write_bytes(bytes(path.stat().st_size))
     assert log.read()[1].gone == [(segment_name(1), "is empty", 1)]
+
+
+def test_a_write_that_overtakes_a_reader_is_no_hole(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for position in range(1, 41):
+        log.append(make_frame(position, "x" * 100))
+    path = log.folder / segment_name(1)
+    before = path.read_bytes()
+    page = len(before.rstrip(b"\0")) + 50  # the reader is here when three frames are written
+    log.append(*(make_frame(position, "x" * 100) for position in (41, 42, 43)))
+    overtaken = [before[:page] + path.read_bytes()[page:]]
+    log.files.read = lambda path: overtaken.pop() if overtaken else path.read_bytes()  # type: ignore
+    frames, report = log.read()
+    assert [frame.first_position for frame in frames] == list(range(1, 44))
+    assert report == LogReport(events=43, next_position=44)
+
+
+def test_what_is_written_after_a_reader_began_is_read_as_far_as_it_saw(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    log.append(make_frame(2))
+    earlier = [(log.folder / segment_name(1)).read_bytes()]
+    log.append(make_frame(3))
+    log.files.read = lambda path: earlier.pop() if earlier else path.read_bytes()  # type: ignore
+    assert log.read() == ([make_frame(1), make_frame(2)], LogReport(events=2, next_position=3))
