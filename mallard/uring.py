@@ -91,7 +91,11 @@ class Syncs:
             self._entries, place, operation, 0, 0, descriptor, 0, 0, 0, operation and _DATASYNC
         )
         self._tail.value = tail + 1
-        self._checked(_ENTER, self._ring, 1, 0, 0, None, 0)
+        try:
+            self._checked(_ENTER, self._ring, 1, 0, 0, None, 0)
+        except OSError:
+            self._tail.value = tail  # or the next call would submit this one instead of its own
+            raise
 
     def _checked(self, *arguments: object) -> int:
         result = int(self._call(*arguments))

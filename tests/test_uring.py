@@ -43,6 +43,24 @@ def test_a_sync_that_fails_raises_its_error_when_it_is_over(syncs: Syncs, descri
         syncs.end()
 
 
+def test_what_the_kernel_did_not_take_is_not_taken_for_the_next(
+    syncs: Syncs, descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as busy, pytest.raises(BlockingIOError):
+        busy.setattr(syncs, "_checked", refuse)
+        syncs.begin(descriptor)
+    for end in os.pipe():  # which cannot be synced
+        syncs.begin(end)
+        with pytest.raises(OSError, match="Invalid argument"):
+            syncs.end()
+        os.close(end)
+    syncs.begin(descriptor)
+    syncs.end()
+
+
 def test_no_descriptor_is_left_behind() -> None:
     def opened() -> int:
         gc.collect()

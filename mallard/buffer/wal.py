@@ -110,7 +110,9 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
                 what = "is missing" if data is None else "is empty"
                 report.gone.append((name, what, expected))
             continue
+        torn_alone = True
         for number, item in enumerate(scan(data)):
+            torn_alone = torn_alone and isinstance(item, Damage) and item.torn
             if isinstance(item, Damage):
                 if item.torn:
                     report.torn_bytes += item.length
@@ -128,6 +130,8 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
             expected = report.next_position = last + 1
             report.events += header.rows
             yield decode(header, payload)
+        if torn_alone and limit is None and (start, name) in named and name in files.names(names):
+            report.gone.append((name, "holds no whole event", expected))
 
 
 def note_name(folder: Path, name: str, files: Files) -> None:

@@ -261,7 +261,7 @@ def _waiting(patient: _Patient) -> Iterator[Remark]:
     size = sum(_size(patient, name) for _, name in found)
     if size and patient.now_us - max(last, _changed_us(patient, found)) > wait * 1e6:
         yield patient.unless_running(
-            f"wal/ holds {size:,} bytes of events that are in no part yet",
+            f"wal/ holds events that are in no part yet, in files of {size:,} bytes",
             "see flush in the server's log, and its /health/ready.",
         )
 

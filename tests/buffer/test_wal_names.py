@@ -162,3 +162,13 @@ def test_a_segment_that_cannot_be_read_stops_the_start_and_is_told_with_the_rest
     path.rmdir()
     path.write_bytes(content)
     assert len(log.reopen(0)[0]) == 3
+
+
+def test_a_last_segment_of_which_only_the_beginning_of_a_frame_is_left_is_told(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    path = log.folder / segment_name(1)
+    path.write_bytes(path.read_bytes()[:50])
+    assert log.read()[1].gone == [(segment_name(1), "holds no whole event", 1)]

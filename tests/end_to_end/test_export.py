@@ -55,19 +55,19 @@ def test_beside_a_server_the_command_writes_what_the_server_sends(tmp_path: Path
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_five_times_the_events_take_no_more_memory(form: str, tmp_path: Path) -> None:
+def test_three_times_the_events_take_no_more_memory(form: str, tmp_path: Path) -> None:
     data, table_bytes, peaks = tmp_path / "data", 0, []
     data.mkdir()
     store = LocalStore(data, Files(), Clock())
-    for day, (table, last) in enumerate(History(1, DAY_EVENTS, date(2025, 3, 1)).days(10), 1):
+    for day, (table, last) in enumerate(History(1, DAY_EVENTS, date(2025, 3, 1)).days(30), 1):
         store.publish(table, last)
         table_bytes += table.nbytes
-        if day in {2, 10}:
+        if day in {10, 30}:  # with fewer not all that is kept for the next is there yet
             rows, peak_kib = exported(data, tmp_path / "events", form)
             assert rows == last
             peaks.append(peak_kib * 1024)
     store.close()
-    assert table_bytes > 150 * MIB
+    assert table_bytes > 450 * MIB
     assert peaks[1] - peaks[0] < 50 * MIB
 
 
