@@ -104,14 +104,8 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
         except OSError as error:
             report.unusable.append(_unreadable(name, error))
             continue
-        if not data:
-            # Before and after: else it was begun, or trimmed, between two looks.
-            if limit is None and (start, name) in named and name in files.names(names):
-                what = "is missing" if data is None else "is empty"
-                report.gone.append((name, what, expected))
-            continue
         torn_alone = True
-        for number, item in enumerate(scan(data)):
+        for number, item in enumerate(scan(data or b"")):
             torn_alone = torn_alone and isinstance(item, Damage) and item.torn
             if isinstance(item, Damage):
                 if item.torn:
@@ -130,8 +124,10 @@ def read_log(folder: Path, files: Files, after: int, report: LogReport) -> Itera
             expected = report.next_position = last + 1
             report.events += header.rows
             yield decode(header, payload)
+        # Named before and after: else it was begun, or trimmed, between two looks.
         if torn_alone and limit is None and (start, name) in named and name in files.names(names):
-            report.gone.append((name, "holds no whole event", expected))
+            what = {None: "is missing", b"": "is empty"}.get(data, "holds no whole event")
+            report.gone.append((name, what, expected))
 
 
 def note_name(folder: Path, name: str, files: Files) -> None:
