@@ -123,10 +123,14 @@ def test_a_segment_with_a_wrong_name_is_a_problem_that_tells_the_right_one(tmp_p
 def test_a_torn_end_is_a_note_and_no_problem(tmp_path: Path) -> None:
     fill(tmp_path)
     last = max((tmp_path / "wal").iterdir())
-    last.write_bytes(last.read_bytes()[:-1])
+    content = last.read_bytes().rstrip(b"\0")
+    last.write_bytes(content + content[:30])
     findings = check(tmp_path)
     assert findings.problems == []
     assert "never finished" in findings.notes[0]
+    last.write_bytes(content[:-1])  # its only event: acknowledged, or the segment had no name
+    (problem,) = check(tmp_path).problems
+    assert "holds no whole event" in problem
 
 
 def test_a_part_in_quarantine_stays_a_problem_until_it_is_back(tmp_path: Path) -> None:
