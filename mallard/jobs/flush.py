@@ -18,8 +18,8 @@ from mallard.telemetry import Telemetry
 # as many an event took 5 to 8 per cent more of the processor, and each publish waits for the disk,
 # the manifest and, dozens of times, the interpreter.
 SLICE_EVENTS = 60_000
-# A flusher rests so many times as long as it worked, unless the buffer fills up: at rates that keep
-# it busy, each flush is then of more events and costs less an event.
+# A flusher rests so many times as long as it worked, but no longer than an interval of flushes, and
+# not while the buffer fills up: a flush that comes later has more events, and costs less each.
 REST_TIMES = 2
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Flusher:
             self._hurry.clear()
             self.notice_commit()
             if not self._stopping:
-                self._hurry.wait(REST_TIMES * worked)
+                self._hurry.wait(min(REST_TIMES * worked, self._config.flush_interval_seconds))
 
     def _try(self) -> None:
         try:

@@ -123,7 +123,7 @@ def test_a_commit_during_a_flush_by_number_does_not_wake_another_for_few_events(
 def test_a_flusher_rests_twice_as_long_as_it_worked_unless_the_buffer_is_half_full(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rooms = build(flush_events=1, capacity_events=8)
+    rooms = build(flush_events=1, capacity_events=8, flush_interval_seconds=1500)
     now = [0.0]
     monkeypatch.setattr(rooms.clock, "monotonic", lambda: now[0])
     publish = rooms.store.publish
@@ -131,8 +131,8 @@ def test_a_flusher_rests_twice_as_long_as_it_worked_unless_the_buffer_is_half_fu
 
     def publish_slowly(events: pa.Table, watermark: int) -> None:
         publish(events, watermark)
-        now[0] += 1000
         published.append(events.num_rows)
+        now[0] += 500 * len(published)
 
     rests: list[float] = []
 
@@ -146,13 +146,13 @@ def test_a_flusher_rests_twice_as_long_as_it_worked_unless_the_buffer_is_half_fu
     rooms.flusher._hurry = Hurry()
     rooms.flusher.start()
     rooms.append(*named("a"))
-    until(lambda: rests == [2000.0], "the rest")
+    until(lambda: rests == [1000.0], "the rest")
     for name in "bcd":
         rooms.append(*named(name))
     assert published == [1]
     rooms.append(*named("e"))  # half of the room is taken
     until(lambda: published == [1, 4], "the flush that could not wait")
-    until(lambda: rests == [2000.0, 2000.0], "the next rest")
+    until(lambda: rests == [1000.0, 1500.0], "the next rest, of an interval at most")
     rooms.close(flush=True)  # which does not wait for its end
 
 
