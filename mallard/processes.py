@@ -55,6 +55,21 @@ def give_way(niceness: int = NICENESS) -> None:
         os.nice(niceness)
 
 
+def take_idle_time() -> None:
+    """Have this process work when nobody else wants its core, for good; else it gives way.
+
+    With all cores wanted by others it stands nearly still. It is for one that nobody waits for but
+    the person who started it. Threads of it that run already stay as they are.
+
+    Beside queries on all cores that only gave way, one request in a hundred took three times as
+    long: Linux has those who wake up wait for a core, though one gives way, and not for idle time.
+    """
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        give_way()
+
+
 def take_short_turns() -> None:
     """Have this thread wait less for a core when it wakes up, for turns that are shorter.
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mallard.processes import TURN_NS, take_short_turns
+from mallard.processes import NICENESS, TURN_NS, take_idle_time, take_short_turns
 
 _SCHED_GETATTR = {"x86_64": 315, "aarch64": 275, "riscv64": 275}
 _KNOWN = sys.platform == "linux" and platform.machine() in _SCHED_GETATTR
@@ -58,6 +58,24 @@ def test_a_thread_of_another_class_stays_in_it() -> None:
     with ThreadPoolExecutor(1) as pool:
         before, after = pool.submit(take).result()
     assert after == before
+
+
+@needs_linux
+def test_idle_time_is_taken_by_a_thread_and_by_those_it_starts() -> None:
+    def take() -> tuple[int, int]:
+        take_idle_time()
+        return attributes()[1], in_a_thread_of_its_own()[1]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(take).result() == (os.SCHED_IDLE, os.SCHED_IDLE)
+
+
+def test_where_no_time_is_idle_a_process_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append, raising=False)
+    monkeypatch.delattr(os, "SCHED_IDLE", raising=False)
+    take_idle_time()
+    assert asked == [NICENESS]
 
 
 def test_a_machine_without_them_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

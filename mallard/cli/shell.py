@@ -20,7 +20,7 @@ from typing import TypeVar
 import duckdb
 
 from mallard.errors import InvalidInput
-from mallard.processes import give_way
+from mallard.processes import take_idle_time
 from mallard.query.events import add_macros, show_folder
 from mallard.query.macros import EXAMPLES
 from mallard.query.period import micros
@@ -52,7 +52,7 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None = None)
     form: "table" or "csv". as_of: an instant, to see what was stored then. Raises StorageError
     for what is no data folder, InvalidInput for wrong SQL.
     """
-    give_way()
+    take_idle_time()
     connection = duckdb.connect()
     add_macros(connection)
     as_of_us = None if as_of is None else micros(as_of)

@@ -26,6 +26,19 @@ def asked_to_be_nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
+@pytest.fixture(autouse=True)
+def asked_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The classes that were asked of Linux's scheduler, which would last as long too."""
+    asked: list[int] = []
+
+    def ask(process: int, policy: int, _: object) -> None:
+        assert process == 0  # this one
+        asked.append(policy)
+
+    monkeypatch.setattr(os, "sched_setscheduler", ask, raising=False)
+    return asked
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     config, files, clock, telemetry = BufferConfig(), Files(), Clock(), Telemetry()

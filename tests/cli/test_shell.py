@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 from mallard.cli.shell import shell
 from mallard.clock import to_datetime
 from mallard.errors import InvalidInput, StorageError
-from mallard.processes import NICENESS
 from mallard.query.events import show_folder
 from tests.stored import A, B, Stored
 
@@ -31,11 +32,12 @@ def test_a_statement_sees_parquet_and_the_logs_tail(
     assert capsys.readouterr().out == "event_name\nin parquet\nin the log\n"
 
 
-def test_it_gives_way_to_a_server_on_the_same_machine(
-    data: Path, asked_to_be_nice: list[int]
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a class for idle time")
+def test_it_takes_the_time_that_a_server_on_the_same_machine_leaves(
+    data: Path, asked_to_be_idle: list[int]
 ) -> None:
     shell(data, "SELECT 1", "csv")
-    assert asked_to_be_nice == [NICENESS]
+    assert asked_to_be_idle == [os.SCHED_IDLE]
 
 
 def test_a_table_shows_names_types_and_values(

@@ -9,7 +9,7 @@ import select
 import sys
 from pathlib import Path
 
-from mallard.processes import give_way
+from mallard.processes import take_idle_time
 from mallard.query.events import open_folder, show_folder
 
 QUESTIONS = (
@@ -23,7 +23,7 @@ QUESTIONS = (
 
 def main() -> None:
     """Ask until told to stop, as `mallard shell` would: it gives way to the server."""
-    give_way()
+    take_idle_time()
     data = Path(sys.argv[1])
     asked = 0
     with open_folder(data) as connection:
