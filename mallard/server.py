@@ -31,6 +31,7 @@ from mallard.jobs.database import remove_spilled
 from mallard.jobs.erasure import Erasure
 from mallard.jobs.expiry import Expiry
 from mallard.jobs.flush import Flusher
+from mallard.jobs.recent import RecentWriter
 from mallard.jobs.reclassify import Reclassification
 from mallard.jobs.requests import answers
 from mallard.jobs.rollup import Rollups
@@ -111,7 +112,14 @@ class Server:
         self.buffer = Buffer(
             config.buffer, self.data, files, clock, self.telemetry, self.store.node
         )
-        self.flusher = Flusher(config.buffer, self.buffer, self.store, clock, self.telemetry)
+        self.flusher = Flusher(
+            config.buffer,
+            self.buffer,
+            self.store,
+            clock,
+            self.telemetry,
+            RecentWriter(self.data, clock, [self._lock.descriptor]),
+        )
         self.visitors = Visitors(config.privacy, self.data, files)
         self.places = _places(config.geo)
         bots, referrers = Bots(), Referrers(config.ingest.blocked_referrers)

@@ -18,10 +18,11 @@ import pyarrow as pa
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import CorruptData, StorageError
-from mallard.jobs.apart import Apart, Worker
+from mallard.jobs.apart import Apart
 from mallard.jobs.day_files import write_days, write_merged
 from mallard.jobs.ordering import SCRATCH_BYTES
 from mallard.jobs.policy import Merge, Settle, plan
+from mallard.jobs.worker import Worker
 from mallard.query.events import rows_of
 from mallard.store.part import Part
 from mallard.store.snapshot import Change

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from functools import partial
 
 from mallard.buffer.buffer import Buffer
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import StorageError
 from mallard.event import Frame, to_table
+from mallard.jobs.recent import RecentWriter
+from mallard.store.part import Part
 from mallard.store.store import Store
 from mallard.telemetry import Telemetry
 
@@ -18,6 +21,8 @@ from mallard.telemetry import Telemetry
 # as many an event took 5 to 8 per cent more of the processor, and each publish waits for the disk,
 # the manifest and, dozens of times, the interpreter.
 SLICE_EVENTS = 60_000
+# From so many events on they are written beside the server.
+ROWS_BESIDE = 2_500
 # A flusher rests so many times as long as it worked, but no longer than an interval of flushes, and
 # not while the buffer fills up: a flush that comes later has more events, and costs less each.
 REST_TIMES = 2
@@ -35,12 +40,15 @@ class Flusher:
         store: Store,
         clock: Clock,
         telemetry: Telemetry,
+        beside: RecentWriter | None = None,
     ) -> None:
+        """beside: writes what is much; None: all is written here."""
         self._config = config
         self._buffer = buffer
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
+        self._beside = beside
         self._wake = threading.Event()
         self._hurry = threading.Event()  # no rest now
         self._stopping = False
@@ -94,17 +102,29 @@ class Flusher:
     def _publish(self, frames: list[Frame]) -> int:
         """Make a part of frames, and return how many events it has."""
         started = self._clock.monotonic()
-        table = to_table(frames)
-        watermark = frames[-1].last_position
-        self._store.publish(table, watermark)
+        rows, watermark = sum(frame.rows for frame in frames), frames[-1].last_position
+        if rows < ROWS_BESIDE or self._beside is None or threading.current_thread() != self._thread:
+            self._store.publish(to_table(frames), watermark)
+        else:
+            write = partial(self._write_beside, self._beside, frames)
+            self._store.publish_written(frames[0].first_position, watermark, write)
         self._buffer.release(watermark)
         self._telemetry.flush_seconds.observe(self._clock.monotonic() - started)
-        rows: int = table.num_rows
         return rows
+
+    def _write_beside(self, beside: RecentWriter, frames: list[Frame]) -> tuple[Part, ...]:
+        try:
+            return beside.write(frames)
+        except (StorageError, OSError) as error:
+            # Whatever keeps the other process from it need not keep this one.
+            _log.warning("the server writes a flush itself: %s", error)
+            return self._store.write_recent(to_table(frames))
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self._config.flush_interval_seconds)
+            if self._beside:
+                self._beside.rest()
             started = self._clock.monotonic()
             self._try()
             worked = self._clock.monotonic() - started
@@ -114,6 +134,8 @@ class Flusher:
             self.notice_commit()
             if not self._stopping:
                 self._hurry.wait(min(REST_TIMES * worked, self._config.flush_interval_seconds))
+        if self._beside:
+            self._beside.end()
 
     def _try(self) -> None:
         try:

@@ -23,10 +23,11 @@ from mallard.chunks import chunks
 from mallard.clock import Clock
 from mallard.config import StoreConfig
 from mallard.errors import StorageError
-from mallard.jobs.apart import Apart, Worker
+from mallard.jobs.apart import Apart
 from mallard.jobs.day_files import write_sessions
 from mallard.jobs.ordering import BATCH_ROWS
 from mallard.jobs.summing import Summed, sum_up
+from mallard.jobs.worker import Worker
 from mallard.query.period import Slice, slices_of_date
 from mallard.query.rollup import ROLLUP_ORDER, ROLLUP_SCHEMA, is_true, source_of
 from mallard.query.sessions import SESSIONS_VERSION

@@ -24,7 +24,7 @@ from mallard.errors import CorruptData, StorageError
 from mallard.files import Files
 from mallard.store import partition
 from mallard.store.manifest import Manifest, Version
-from mallard.store.part import Derived, Part, encode_recent, split_by_date
+from mallard.store.part import Derived, Part
 from mallard.store.reader import DATABASE
 from mallard.store.snapshot import Change, Retired, Snapshot, applied
 from mallard.store.workshop import Workshop
@@ -58,6 +58,9 @@ class LocalStore(Workshop):
         self._announce = announce
         self._announced = -1  # the version that readers beside the server know
         self._lock = threading.RLock()
+        # Taken before the other, and held while files are written that no commit names yet.
+        self._publishing = threading.Lock()
+        self._is_writing = False  # what may have the names of leftovers
         self._pins: Counter[int] = Counter()  # versions that are being read here
         self._leftovers: set[str] = set()
         self._in_doubt = False  # a commit failed, and the manifest was not read since
@@ -135,14 +138,27 @@ class LocalStore(Workshop):
 
     def publish(self, events: pa.Table, watermark: int) -> None:
         """Write events as level-0 parts and commit them with the watermark; see `Store`."""
-        with self._lock:
-            self._resolve_doubt()
-            if events.num_rows and pc.min(events["position"]).as_py() <= self._snapshot.watermark:
-                raise StorageError("A flush that seemed to fail had happened; another will go on.")
-            written = [encode_recent(rows) for rows in split_by_date(events)]
-            self._write(written)
-            change = Change("flush", added=tuple(part for part, _ in written))
-            self._commit(change, watermark)
+        least = pc.min(events["position"]).as_py() if events.num_rows else watermark + 1
+        self.publish_written(least, watermark, lambda: self.write_recent(events))
+
+    def publish_written(
+        self, first: int, watermark: int, write: Callable[[], Sequence[Part]]
+    ) -> None:
+        """Commit events that `write` writes as level-0 parts, with the watermark; see `Store`."""
+        with self._publishing:
+            with self._lock:
+                self._resolve_doubt()
+                if first <= self._snapshot.watermark:
+                    raise StorageError(
+                        "A flush that seemed to fail had happened; another will go on."
+                    )
+                self._is_writing = True
+            try:
+                added = tuple(write())
+            finally:
+                self._is_writing = False
+            with self._lock:
+                self._commit(Change("flush", added=added), watermark)
 
     def swap(self, change: Change) -> None:
         """Make a change live: all of it, or nothing and StorageError.
@@ -217,7 +233,7 @@ class LocalStore(Workshop):
 
     def tidy(self) -> bool:
         """Remove files that no commit names; return whether the disk let them go; see `Store`."""
-        with self._lock:
+        with self._publishing, self._lock:
             return self._remove_strays(self._leftovers)  # see _remove_leftovers
 
     def forget_deleted(self) -> bool:
@@ -226,7 +242,7 @@ class LocalStore(Workshop):
 
         No file of the store may be being written meanwhile, but by `publish`.
         """
-        with self._lock:
+        with self._publishing, self._lock:
             self._tell()
             tidy = self._remove_strays(frozenset()) and self._manifest.compact()
             return tidy and self._announced == self._snapshot.version
@@ -310,21 +326,13 @@ class LocalStore(Workshop):
         more = {file.location: file for file in stale if file.location not in known}
         return dataclasses.replace(change, removed=(*change.removed, *more.values()))
 
-    def _write(self, written: list[tuple[Part, bytes]]) -> None:
-        try:
-            for part, content in written:
-                self._files.replace(self._data / part.location, content)
-        except OSError as error:
-            self.discard(part for part, _ in written)
-            raise StorageError(f"Events could not be written to Parquet ({error}).") from error
-
     def _remove_leftovers(self, change: Change) -> None:
         """Remove what failed attempts wrote, once a commit succeeded.
 
         Not earlier: when a commit fails in its sync, a power loss may still bring it back until
-        another takes its place, and it names these files.
+        another takes its place, and it names these files. Nor while a flush writes them again.
         """
-        if self._leftovers:
+        if self._leftovers and not self._is_writing:
             live = self._manifest.known() | {file.location for file in change.added}
             self._leftovers = self._folder.remove(self._leftovers - live)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -32,6 +32,12 @@ class Writing(Protocol):
 
     def source(self, file: Part | Derived) -> str:
         """Return where a query engine reads a file: a path or a URL."""
+
+    def write_recent(self, events: pa.Table) -> tuple[Part, ...]:
+        """Write events as parts of level 0, one a date; raises StorageError and leaves none then.
+
+        events: of `ARROW_SCHEMA`. A part is named after the positions in it.
+        """
 
     def merge_writer(self, date: str) -> PartWriter:
         """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""
@@ -66,6 +72,15 @@ class Store(Readable, Writing, Protocol):
 
         events: of `ARROW_SCHEMA`, every committed one after the old watermark up to and including
         the new. Raises StorageError; then nothing was stored.
+        """
+
+    def publish_written(
+        self, first: int, watermark: int, write: Callable[[], Sequence[Part]]
+    ) -> None:
+        """Do what `publish` does with events that somebody else writes.
+
+        first: the least position of an event. write: gives what `write_recent` does, and raises
+        what it does; meanwhile the store does everything else but `tidy` and `forget_deleted`.
         """
 
     def check(self, file: Part | Derived) -> None:

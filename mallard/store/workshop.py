@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA
 from mallard.files import Files
 from mallard.store import partition
@@ -17,7 +18,7 @@ from mallard.store.encoding import (
     writer_options,
 )
 from mallard.store.folder import Folder
-from mallard.store.part import Derived, Kind, Part
+from mallard.store.part import Derived, Kind, Part, encode_recent, split_by_date
 from mallard.store.writer import DerivedWriter, PartWriter
 
 
@@ -33,6 +34,21 @@ class Workshop:
     def source(self, file: Part | Derived) -> str:
         """Return the path a query engine reads a file by."""
         return str(self._data / file.location)
+
+    def write_recent(self, events: pa.Table) -> tuple[Part, ...]:
+        """Write events as parts of level 0, one a date; raises StorageError and leaves none then.
+
+        events: of `ARROW_SCHEMA`. A part is named after the positions in it.
+        """
+        written = [encode_recent(rows) for rows in split_by_date(events)]
+        parts = tuple(part for part, _ in written)
+        try:
+            for part, content in written:
+                self._files.replace(self._data / part.location, content)
+        except OSError as error:
+            self.discard(parts)
+            raise StorageError(f"Events could not be written to Parquet ({error}).") from error
+        return parts
 
     def merge_writer(self, date: str) -> PartWriter:
         """Begin a part of level 0 for a date: rows sorted by site, timestamp and position."""

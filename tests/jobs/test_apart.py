@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,26 @@ def fail(words: str) -> None:
 
 def kill_itself(_: None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_itself_and_say_half(_: None) -> None:
+    for number in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # pipes that are read from
+            if number.readlink().name.startswith("pipe:"):
+                os.write(int(number.name), pickle.dumps("an answer")[:8])
+    kill_itself(None)
+
+
+def own_number(_: None) -> int:
+    return os.getpid()
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def be_told_to_stop(number: int) -> int:
@@ -60,6 +83,43 @@ def test_a_process_that_is_killed_is_told_apart_from_one_that_failed() -> None:
 
 def test_what_stops_all_processes_of_a_server_leaves_it_to_the_server_to_end_them() -> None:
     assert Apart().call(be_told_to_stop, 7) == 7
+
+
+def test_a_process_that_stays_does_one_thing_after_the_other_and_ends_when_told() -> None:
+    apart = Apart(stays=True)
+    first = apart.call(own_number, None)
+    with pytest.raises(StorageError, match="no room"):
+        apart.call(fail, "no room")
+    assert apart.call(own_number, None) == first
+    apart.end()
+    assert not is_running(first)
+    apart.end()
+    second = apart.call(own_number, None)
+    assert second != first
+    apart.end()
+
+
+def test_without_staying_each_thing_has_a_process() -> None:
+    apart = Apart()
+    first, second = apart.call(own_number, None), apart.call(own_number, None)
+    assert first != second
+    assert not is_running(second)
+
+
+@pytest.mark.parametrize("kill", [kill_itself, kill_itself_and_say_half])
+def test_one_that_stays_and_is_killed_is_followed_by_another(
+    kill: Callable[[None], None],
+) -> None:
+    apart = Apart(stays=True)
+    first = apart.call(own_number, None)
+    with pytest.raises(Ended, match="-9"):
+        apart.call(kill, None)
+    second = apart.call(own_number, None)
+    os.kill(second, signal.SIGKILL)  # while it has nothing to do
+    with pytest.raises(Ended, match="-9"):
+        apart.call(own_number, None)
+    assert apart.call(own_number, None) not in {first, second}
+    apart.end()
 
 
 def test_another_thread_can_end_what_is_under_way(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def write_and_die(store: Writing, connection: DuckDBPyConnection, work: Merge | 
 
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compacting]:
-    monkeypatch.setattr("mallard.jobs.apart.ROWS_APART", 3)
+    monkeypatch.setattr("mallard.jobs.worker.ROWS_APART", 3)
     made = Compacting(tmp_path, Apart())
     yield made
     made.stored.close()
@@ -332,7 +332,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compactin
 def test_much_is_compacted_in_a_process_of_its_own(
     apart: Compacting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mallard.jobs.apart.connect", None)  # of this process
+    monkeypatch.setattr("mallard.jobs.worker.connect", None)  # of this process
     apart.stored.flush(0, A, B)
     apart.stored.flush(0, A, B)
     apart.run()

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 from mallard.errors import StorageError
 from mallard.event import Frame
 from mallard.jobs import flush as flush_module
+from mallard.jobs.apart import Ended
+from mallard.jobs.recent import RecentWriter
 from mallard.query.events import open_folder
+from mallard.store.part import Part
 from tests.factories import make_event
 from tests.rooms import Rooms, names_in
 from tests.waiting import until
@@ -291,3 +294,91 @@ def test_appends_while_flushing_are_each_stored_once(build: Build) -> None:
     again = build()
     assert stored(again) == {str(number): 1 for number in range(600)}
     assert again.store.snapshot().watermark == 600
+
+
+class Beside(RecentWriter):
+    """Counts what it is asked to write, and fails where it is told to."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        super().__init__(rooms.data, rooms.clock)
+        self.asked: list[int] = []
+        self.ended = 0
+        self.error: Exception | None = None
+
+    def write(self, frames: Sequence[Frame]) -> tuple[Part, ...]:
+        self.asked.append(sum(frame.rows for frame in frames))
+        if self.error:
+            raise self.error
+        return super().write(frames)
+
+    def end(self) -> None:
+        super().end()
+        self.ended += 1
+
+
+@pytest.fixture
+def beside(build: Build, monkeypatch: pytest.MonkeyPatch) -> tuple[Rooms, Beside]:
+    monkeypatch.setattr(flush_module, "ROWS_BESIDE", 3)
+    rooms = build(flush_events=1)
+    rooms.flusher._beside = found = Beside(rooms)
+    return rooms, found
+
+
+def test_many_events_are_written_beside_the_server_and_few_are_not(
+    beside: tuple[Rooms, Beside],
+) -> None:
+    rooms, writer = beside
+    rooms.append(*named("a", "b", "c"))
+    rooms.flusher.start()
+    until(lambda: rooms.store.snapshot().watermark == 3, "the first flush")
+    rooms.append(*named("d", "e"))
+    until(lambda: rooms.store.snapshot().watermark == 5, "the second flush")
+    assert writer.asked == [3]
+    rooms.close(flush=True)
+    assert stored(rooms) == dict.fromkeys("abcde", 1)
+    assert writer.ended
+    assert writer._apart._process is None
+
+
+def test_another_thread_than_the_flushers_writes_all_itself(beside: tuple[Rooms, Beside]) -> None:
+    # The process would end with a thread that started it.
+    rooms, writer = beside
+    rooms.append(*named("a", "b", "c"))
+    rooms.flusher.flush()
+    assert writer.asked == []
+    assert stored(rooms) == dict.fromkeys("abc", 1)
+
+
+@pytest.mark.parametrize(
+    "error", [Ended("its process ended with -9"), StorageError("no"), OSError("no process")]
+)
+def test_what_is_not_written_beside_the_server_it_writes_itself(
+    error: Exception, beside: tuple[Rooms, Beside], caplog: pytest.LogCaptureFixture
+) -> None:
+    rooms, writer = beside
+    writer.error = error
+    rooms.append(*named("a", "b", "c"))
+    rooms.flusher.start()
+    until(lambda: rooms.store.snapshot().watermark == 3, "the flush")
+    rooms.close(flush=True)
+    assert writer.asked == [3]
+    assert stored(rooms) == dict.fromkeys("abc", 1)
+    assert f"the server writes a flush itself: {error}" in caplog.text
+    assert rooms.flusher.failure is None
+
+
+def test_a_disk_that_takes_nothing_fails_a_flush_in_both_processes_and_nothing_is_lost(
+    beside: tuple[Rooms, Beside],
+) -> None:
+    rooms, writer = beside
+    (rooms.data / "recent").rename(rooms.data / "away")
+    (rooms.data / "recent").write_text("in the way")
+    rooms.append(*named("a", "b", "c"))
+    rooms.flusher.start()
+    until(lambda: rooms.flusher.failure, "the failure shows")
+    (rooms.data / "recent").unlink()
+    (rooms.data / "away").rename(rooms.data / "recent")
+    rooms.append(*named("d"))
+    rooms.close(flush=True)
+    assert writer.asked
+    assert stored(rooms) == dict.fromkeys("abcd", 1)

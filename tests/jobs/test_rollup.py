@@ -433,8 +433,8 @@ def test_the_sums_of_much_are_made_in_a_process_of_its_own(
     room = Room(tmp_path, apart=Apart())
     room.zones[A] = ZoneInfo("Asia/Kolkata")
     room.settle(0)
-    monkeypatch.setattr("mallard.jobs.apart.ROWS_APART", 1)
-    monkeypatch.setattr("mallard.jobs.apart.connect", None)  # of this process
+    monkeypatch.setattr("mallard.jobs.worker.ROWS_APART", 1)
+    monkeypatch.setattr("mallard.jobs.worker.connect", None)  # of this process
     room.job.run()
     (file,) = room.snapshot.rollups.values()
     assert [each.start_us // 3_600_000_000 % 24 for each in cut_of(file, date(0))] == [0, 18]

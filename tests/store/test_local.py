@@ -5,6 +5,7 @@ import logging
 import math
 import sqlite3
 import stat
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,9 @@ from mallard.errors import StorageError
 from mallard.event import Frame, to_table
 from mallard.files import Files
 from mallard.store.local import LocalStore
+from mallard.store.part import Part
 from mallard.store.reader import LocalReader
+from mallard.store.snapshot import Change
 from mallard.store.store import Store
 from tests.factories import NOON_US, make_event
 from tests.sql import ask
@@ -339,3 +342,68 @@ def test_a_reader_beside_the_store_sees_what_is_committed(tmp_path: Path) -> Non
         assert reader.snapshot().watermark == 2
     with pytest.raises(StorageError, match="not a Mallard data folder"):
         LocalReader(tmp_path / "recent", Files())
+
+
+def test_events_that_somebody_else_writes_are_published_with_the_watermark(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    store.publish_written(1, 7, lambda: store.write_recent(rows(1)))
+    assert stored(store) == [1, 2]
+    assert store.snapshot().watermark == 7
+
+    def never() -> list[Part]:
+        raise AssertionError("what is stored is not written again")
+
+    with pytest.raises(StorageError, match="had happened"):
+        store.publish_written(7, 9, never)
+    assert store.snapshot().watermark == 7
+    store.close()
+
+
+def test_a_store_serves_others_while_events_are_written_and_tidies_up_afterwards(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    store.publish(rows(1), 2)
+    with ThreadPoolExecutor(2) as others:
+        tidied: list[Future[bool]] = []
+
+        def write() -> tuple[Part, ...]:
+            written = store.write_recent(rows(3))
+            tidied.append(others.submit(store.tidy))
+            assert others.submit(read).result(timeout=60) == [1, 2]
+            assert not tidied[0].done()
+            return written
+
+        def read() -> list[int]:
+            with store.reading():
+                return stored(store)
+
+        store.publish_written(3, 4, write)
+        assert tidied[0].result(timeout=60)
+    assert stored(store) == [1, 2, 3, 4]
+    store.close()
+
+
+def test_what_a_failed_flush_left_is_not_removed_by_another_commit_while_it_is_written_again(
+    tmp_path: Path,
+) -> None:
+    files = Failing()
+    store = open_store(tmp_path, files)
+    store.publish(rows(1), 2)
+    (live,) = store.snapshot().parts
+    files.fail = "before"
+    with pytest.raises(StorageError):
+        store.publish(rows(3), 4)
+    files.fail = ""
+
+    def write() -> tuple[Part, ...]:
+        written = store.write_recent(rows(3))
+        store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
+        return written
+
+    store.publish_written(3, 4, write)
+    assert stored(store) == [3, 4]
+    store.close()
+    assert stored(open_store(tmp_path)) == [3, 4]
