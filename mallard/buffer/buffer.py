@@ -193,7 +193,9 @@ class Buffer:
     def release(self, watermark: int) -> None:
         """Let go of what parts hold now: from the ring at once, from the log soon."""
         self._ring.release(watermark)
-        self._trim(_Trim(watermark))
+        # The thread would take the turn from the loop for nothing, in most flushes.
+        if self._committer.may_trim(watermark):
+            self._trim(_Trim(watermark))
 
     def roll(self, watermark: int) -> None:
         """Have the log go on in a new segment, so that the one until now can be let go of, soon.
@@ -208,6 +210,7 @@ class Buffer:
         else:
             with self._committer.turn:
                 self._committer.trim(*trim)
+            self._committer.remove_trimmed()
 
     def sync_removals(self) -> None:
         """Return once the segments that were removed stay so after a power loss; raises OSError."""
@@ -342,6 +345,8 @@ class Buffer:
                         self._loop_from = self._clock.monotonic() + AWAY_TIMES * committer.took
                 if trim is not None:
                     committer.trim(*trim)
+            if trim is not None:
+                committer.remove_trimmed()
         with committer.turn:
             committer.close()
 

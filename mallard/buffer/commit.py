@@ -264,15 +264,32 @@ class Committer:
         except OSError as error:
             self.failure = _reason(error)
 
+    def may_trim(self, watermark: int) -> bool:
+        """Return whether segments are covered by parts up to a position; any thread may ask."""
+        return self._wal.covers(watermark, self._next_position)
+
     def trim(self, watermark: int, roll: bool) -> None:
-        """Remove the segments that parts cover; what cannot be removed stays for the next time.
+        """Let go of the segments that parts cover, for `remove_trimmed`.
 
         roll: the newest segment ends here, whatever its size.
         """
-        try:
+        with self._trimming():
             if roll:
                 self._wal.close()
             self._wal.trim(watermark, self._next_position)
+
+    def remove_trimmed(self) -> None:
+        """Remove those segments; what cannot be removed stays for the next time.
+
+        One thread at a time may call it, and needs no turn.
+        """
+        with self._trimming():
+            self._wal.remove_retired()
+
+    @contextlib.contextmanager
+    def _trimming(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self._telemetry.failures["trim"] += 1
             _log.error("old log segments stay for now: %s", _reason(error))

@@ -193,6 +193,7 @@ class Wal:
         self._quarantine = quarantine
         self._damaged: set[str] = set()
         self._segments: list[tuple[int, str]] = []
+        self._retired: list[tuple[int, str]] = []  # before those: all in parts, not removed yet
         self._descriptor: int | None = None
         self._size = 0  # of the newest segment's frames
         self._length = 0  # and with the room behind them
@@ -222,12 +223,12 @@ class Wal:
     @property
     def first_position(self) -> int | None:
         """The position that the oldest segment begins with; None when there is no segment."""
-        return next((first for first, _ in self._segments), None)
+        return next((first for first, _ in (*self._retired, *self._segments)), None)
 
     @property
     def segment_count(self) -> int:
         """How many segments there are."""
-        return len(self._segments)
+        return len(self._retired) + len(self._segments)
 
     def append(
         self, data: bytes, first_position: int, *, sync: bool, syncs: Syncs | None = None
@@ -285,10 +286,23 @@ class Wal:
         if self._stray:
             self._begin(next_position)
 
-    def trim(self, watermark: int, next_position: int) -> None:
-        """Remove the segments whose every event is in parts; next_position is the next to be given.
+    def covers(self, watermark: int, next_position: int) -> bool:
+        """Return whether there is something to trim; any thread may ask.
 
-        Raises OSError; the segments that are left are tried again the next time.
+        Told from a look without a lock: what is covered just now may be found the next time.
+        """
+        oldest = self._segments[:2]
+        if len(oldest) == 2:
+            is_covered = oldest[1][0] <= watermark + 1
+        else:
+            is_covered = bool(oldest) and next_position == watermark + 1
+        return is_covered or bool(self._retired)
+
+    def trim(self, watermark: int, next_position: int) -> None:
+        """Let go of the segments whose every event is in parts: `remove_retired` removes them.
+
+        next_position: the next to be given. Raises OSError; what could not be done is tried again
+        the next time.
         """
         if self._segments and self._size and next_position == watermark + 1:
             self._close()  # everything in the newest segment is in parts too
@@ -296,13 +310,31 @@ class Wal:
             end = self._segments[1][0] if len(self._segments) > 1 else next_position
             if end > watermark + 1 or (len(self._segments) == 1 and self._descriptor is not None):
                 return
-            _, name = self._segments[0]
-            forget_name(self._folder, name, self._files)
-            if name in self._damaged:
-                self._set_aside(name)
+            first, name = self._segments[0]
+            if first > watermark:
+                # Nothing in it was acknowledged, and the next append may begin one of that name.
+                self.remove_retired()
+                self._remove(name)
             else:
-                self._files.remove(self._folder / name)
+                self._retired.append((first, name))
             del self._segments[0]
+
+    def remove_retired(self) -> None:
+        """Remove what was let go of, oldest first; raises OSError, the rest goes the next time.
+
+        One thread at a time calls it, and appends may go on meanwhile: to remove a segment takes
+        as long as twenty syncs.
+        """
+        while self._retired:
+            self._remove(self._retired[0][1])
+            del self._retired[0]
+
+    def _remove(self, name: str) -> None:
+        forget_name(self._folder, name, self._files)
+        if name in self._damaged:
+            self._set_aside(name)
+        else:
+            self._files.remove(self._folder / name)
 
     def sync_removals(self) -> None:
         """Return once the segments that were removed stay so after a power loss; raises OSError."""

@@ -82,6 +82,10 @@ class Log:
         report = LogReport()
         return list(read_log(self.folder, self.files, after, report)), report
 
+    def trim(self, watermark: int, next_position: int) -> None:
+        self.wal.trim(watermark, next_position)
+        self.wal.remove_retired()
+
     def names(self) -> list[str]:
         return self.files.names(self.folder)
 

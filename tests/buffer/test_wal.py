@@ -68,7 +68,7 @@ def test_after_a_failure_in_a_new_segment_the_next_append_takes_its_name(
     log.append(make_frame(3))
     assert log.read()[0] == [make_frame(1), make_frame(2, "taken"), make_frame(3)]
     assert log.names() == [segment_name(1), segment_name(2), segment_name(3)]
-    log.wal.trim(3, 4)
+    log.trim(3, 4)
     assert log.names() == []
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_written_to_a_segment_whose_name_was_not_synced(tmp_path: Pat
     log.files.fail = set()
     log.append(make_frame(2, "taken"))
     assert log.read()[0] == [make_frame(1), make_frame(2, "taken")]
-    log.wal.trim(2, 3)
+    log.trim(2, 3)
     assert log.names() == []
 
 
@@ -169,12 +169,12 @@ def test_trim_removes_the_oldest_first_and_only_what_is_covered_whole(tmp_path: 
     log = Log(tmp_path, segment_bytes=len(to_bytes(make_frame(1))) + 1)
     for position in range(1, 7):
         log.append(make_frame(position))
-    log.wal.trim(3, 7)
+    log.trim(3, 7)
     assert log.files.removed == [segment_name(1)]
-    log.wal.trim(5, 7)
+    log.trim(5, 7)
     assert log.files.removed == [segment_name(1), segment_name(3)]
     assert [frame.first_position for frame in log.read(4)[0]] == [5, 6]
-    log.wal.trim(6, 7)
+    log.trim(6, 7)
     assert log.names() == []
     log.append(make_frame(7))
     assert log.read(6) == ([make_frame(7)], LogReport(events=1, next_position=8))
@@ -186,11 +186,51 @@ def test_a_trim_that_fails_goes_on_from_there_the_next_time(tmp_path: Path) -> N
         log.append(make_frame(position))
     log.files.fail = {"remove"}
     with pytest.raises(OSError, match="Input/output"):
-        log.wal.trim(3, 5)
+        log.trim(3, 5)
     assert len(log.names()) == 4
     log.files.fail = set()
-    log.wal.trim(3, 5)
+    log.trim(3, 5)
     assert log.names() == [segment_name(4)]
+
+
+def test_segments_are_let_go_of_first_and_removed_while_appends_go_on(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=1)
+    for position in (1, 2, 3):
+        log.append(make_frame(position))
+    assert not log.wal.covers(0, 4)
+    assert log.wal.covers(1, 4)
+    log.wal.trim(2, 4)
+    assert log.names() == [segment_name(position) for position in (1, 2, 3)]
+    assert (log.wal.first_position, log.wal.segment_count) == (1, 3)
+    log.append(make_frame(4))
+    assert log.wal.covers(2, 5)  # they are still there
+    log.wal.remove_retired()
+    assert log.names() == [segment_name(3), segment_name(4)]
+    assert (log.wal.first_position, log.wal.segment_count) == (3, 2)
+    assert not log.wal.covers(2, 5)
+    log.trim(3, 5)
+    assert not log.wal.covers(3, 5)
+    assert log.wal.covers(4, 5)  # all of the newest
+    log.trim(4, 5)
+    assert not log.wal.covers(4, 5)
+    assert log.names() == []
+
+
+def test_a_segment_whose_name_the_next_append_may_give_again_is_not_left_for_later(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path)
+    log.append(make_frame(1))
+    log.files.fail = {"sync"}
+    with pytest.raises(OSError, match="Input/output"):
+        log.append(make_frame(2, "refused"))
+    log.files.fail = set()
+    log.wal.disown(2)
+    log.wal.close()
+    log.wal.trim(1, 2)
+    log.append(make_frame(2, "stored"))
+    log.wal.remove_retired()
+    assert log.read(1)[0] == [make_frame(2, "stored")]
 
 
 def test_after_a_restart_old_segments_are_trimmed_too(tmp_path: Path) -> None:
@@ -198,7 +238,7 @@ def test_after_a_restart_old_segments_are_trimmed_too(tmp_path: Path) -> None:
     for position in (1, 2):
         log.append(make_frame(position))
     log.reopen(2)
-    log.wal.trim(2, 3)
+    log.trim(2, 3)
     assert log.names() == []
 
 
@@ -210,7 +250,7 @@ def test_a_damaged_segment_goes_to_quarantine_and_not_to_the_bin(tmp_path: Path)
     assert frames == [make_frame(2)]
     content = (log.folder / segment_name(1)).read_bytes()
     log.append(make_frame(3))
-    log.wal.trim(2, 4)
+    log.trim(2, 4)
     assert log.names() == [segment_name(3)]
     assert (log.quarantine / segment_name(1)).read_bytes() == content
 
@@ -245,7 +285,7 @@ def test_strange_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (log.folder / "x.wal").write_text("mine too")
     log.append(make_frame(1))
     assert log.reopen(0)[0] == [make_frame(1)]
-    log.wal.trim(1, 2)
+    log.trim(1, 2)
     assert log.names() == ["notes.txt", "x.wal"]
 
 
@@ -256,7 +296,7 @@ def test_a_segment_that_vanishes_while_reading_was_covered_and_is_passed_over(
     for position in (1, 2):
         log.append(make_frame(position))
     names = log.names()
-    log.wal.trim(1, 3)
+    log.trim(1, 3)
     log.files.names = lambda folder: names  # type: ignore[method-assign]
     assert log.read()[0] == [make_frame(2)]
 

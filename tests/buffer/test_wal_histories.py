@@ -112,6 +112,15 @@ class LogMachine(RuleBasedStateMachine):
             assert not removes
         self.files.fail = ""
 
+    @rule(removes=st.booleans())
+    def remove_retired(self, removes: bool) -> None:
+        self.files.fail = "" if removes else "remove"
+        try:
+            self.wal.remove_retired()
+        except OSError:
+            assert not removes
+        self.files.fail = ""
+
     @rule()
     def restart(self) -> None:
         self.wal.close()

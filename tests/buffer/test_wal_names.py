@@ -77,7 +77,7 @@ def test_segments_that_parts_cover_or_that_are_set_aside_are_not_missed(tmp_path
     assert log.missed() == [segment_name(1), segment_name(2), segment_name(3)]
     log.damage(3)
     log.reopen(2)
-    log.wal.trim(2, 3)
+    log.trim(2, 3)
     assert log.files.names(log.quarantine) == [segment_name(3)]
     assert (log.names(), log.missed()) == ([], [])
 
@@ -106,7 +106,7 @@ def test_a_last_segment_that_is_trimmed_while_reading_is_not_taken_for_gone(
     read = log.files.read
 
     def trim_first(path: Path) -> bytes:
-        log.wal.trim(1, 2)
+        log.trim(1, 2)
         return read(path)
 
     log.files.read = trim_first  # type: ignore[method-assign]

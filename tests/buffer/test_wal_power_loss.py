@@ -211,4 +211,5 @@ def test_after_a_power_loss_what_was_acknowledged_is_read_once_and_else_whole_fr
         life.wal.close()
         life.start()
         life.wal.trim(life.next - 1, life.next)
+        life.wal.remove_retired()
         assert life.disk.names(life.folder) == []
