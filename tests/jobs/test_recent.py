@@ -54,7 +54,11 @@ def process_of(writer: RecentWriter) -> int:
     return process.pid
 
 
-def test_it_writes_what_the_server_would_write_itself(writer: RecentWriter, tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece_bytes", [1, 300, 1_000_000])
+def test_it_writes_what_the_server_would_write_itself(
+    piece_bytes: int, writer: RecentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mallard.jobs.recent.PIECE_BYTES", piece_bytes)
     here = tmp_path / "here"
     (here / "recent").mkdir(parents=True)
     frames = two_days()

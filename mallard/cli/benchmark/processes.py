@@ -124,14 +124,17 @@ class Process:
             self._process = None
 
     def peak_bytes(self) -> int:
-        """Return the most memory the process ever had resident; 0 where the system hides it."""
+        """Return the most memory that it and those it started and that still run ever had.
+
+        Resident, each by itself; 0 where the system hides it.
+        """
         assert self._process is not None
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            tasks = list(Path(f"/proc/{self._process.pid}/task").iterdir())
+            started = " ".join((task / "children").read_text() for task in tasks).split()
+            return sum(map(_peak_bytes, (str(self._process.pid), *started)))
         except FileNotFoundError:
             return 0
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        return int(found[1]) * 1024 if found else 0
 
     def processor_seconds(self) -> float:
         """Return the processor time of all threads so far; 0 where the system hides it.
@@ -269,6 +272,12 @@ class Reader:
 
     def _line(self) -> bytes:
         return _pipe(self._process.stdout).readline()
+
+
+def _peak_bytes(process: str) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
