@@ -70,6 +70,13 @@ def take_idle_time() -> None:
         give_way()
 
 
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def take_short_turns() -> None:
     """Have this thread wait less for a core when it wakes up, for turns that are shorter.
 

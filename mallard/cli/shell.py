@@ -21,7 +21,7 @@ import duckdb
 
 from mallard.errors import InvalidInput
 from mallard.processes import take_idle_time
-from mallard.query.events import add_macros, show_folder
+from mallard.query.events import add_macros, connect, show_folder
 from mallard.query.macros import EXAMPLES
 from mallard.query.period import micros
 
@@ -53,7 +53,7 @@ def shell(data: Path, sql: str | None, form: str, as_of: datetime | None = None)
     for what is no data folder, InvalidInput for wrong SQL.
     """
     take_idle_time()
-    connection = duckdb.connect()
+    connection = connect()
     add_macros(connection)
     as_of_us = None if as_of is None else micros(as_of)
     look = partial(show_folder, connection, data, as_of_us)

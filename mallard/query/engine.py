@@ -35,6 +35,7 @@ import pyarrow as pa
 
 from mallard.config import QueryConfig
 from mallard.errors import Overloaded, QueryTimeout, QueryTooLarge
+from mallard.processes import cores
 from mallard.query.sql import Params, Sql
 
 SPILLED = "tmp/query"  # in the data folder
@@ -440,13 +441,6 @@ def _hear(answer: asyncio.Future[Any]) -> None:
     """Take note of an error that nobody waits for, or asyncio logs that nobody did."""
     if not answer.cancelled():
         answer.exception()
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _give_way() -> None:

@@ -19,6 +19,7 @@ from mallard.buffer.wal import LogReport, read_log
 from mallard.errors import StorageError
 from mallard.event import ARROW_SCHEMA, Frame, to_table
 from mallard.files import Files
+from mallard.processes import cores
 from mallard.query.macros import MACROS
 from mallard.query.sql import Sql, literal
 from mallard.query.stored import columns as stored_columns
@@ -138,12 +139,20 @@ def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(statement)
 
 
+def connect() -> duckdb.DuckDBPyConnection:
+    """Return a connection in memory for a process beside the server, to which it leaves a core.
+
+    Where the server has two, its slowest answers took half as long as beside queries on both.
+    """
+    return duckdb.connect(config={"threads": str(max(1, cores() - 1))})
+
+
 def open_folder(data: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection in memory whose views are over everything stored in a data folder.
 
     The log's tail is in them. `show_folder` brings them up to date.
     """
-    connection = duckdb.connect()
+    connection = connect()
     add_macros(connection)
     show_folder(connection, data)
     return connection

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mallard.errors import InvalidInput
-from mallard.query.events import add_macros, show_folder
+from mallard.query.events import add_macros, connect, show_folder
 
 
 class Notebook:
@@ -21,7 +21,7 @@ class Notebook:
     def __init__(self, data: str | Path) -> None:
         """Open the folder; raises StorageError when it is none."""
         self._data = Path(data)
-        self._connection = duckdb.connect()
+        self._connection = connect()
         add_macros(self._connection)
         try:
             self._look()

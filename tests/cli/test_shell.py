@@ -40,6 +40,19 @@ def test_it_takes_the_time_that_a_server_on_the_same_machine_leaves(
     assert asked_to_be_idle == [os.SCHED_IDLE]
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])
+def test_it_leaves_a_core_to_the_server(
+    cores: int,
+    threads: int,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mallard.query.events.cores", lambda: cores)
+    shell(data, "SELECT current_setting('threads') AS threads", "csv")
+    assert capsys.readouterr().out == f"threads\n{threads}\n"
+
+
 def test_a_table_shows_names_types_and_values(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
