@@ -48,7 +48,7 @@ from mallard.uring import Syncs
 # the interpreter too, up to 5 ms, so a single one says little; a stall of 20 ms is enough.
 QUICK_SECONDS = 0.002
 AWAY_TIMES = 50
-# A batch is the thread's in any case: while it writes, the loop reads the next one.
+# A batch is the thread's where a sync is waited for: meanwhile the loop reads the next one.
 LOOP_EVENTS_MAX = 256
 GROUP_EVENTS_MAX = 5_000  # events in one write; beyond it waiting longer saves no syncs
 # After the thread wrote for this many requests or more, its next write waits this long for
@@ -239,7 +239,8 @@ class Buffer:
             if group is None or self._under_way is not None:
                 return
             # The turn is taken before the door opens: closing waits for it.
-            if group.rows > LOOP_EVENTS_MAX or not self._may_write_here():
+            is_much = group.rows > LOOP_EVENTS_MAX and self._syncs is None
+            if is_much or not self._may_write_here():
                 self._hand_over()
                 return
             self._group = None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mallard.buffer.frame import encode
+from mallard.buffer.frame import encode, size_bytes
 from mallard.buffer.ring import Ring
 from mallard.buffer.wal import Wal
 from mallard.clock import Clock
@@ -187,9 +187,8 @@ class Committer:
                 position += len(more)
                 lines += more
             frame = Frame._make((start, loaded_at, self._node, len(lines), b"\n".join(lines)))
-            encoded = encode(frame)
-            data.append(encoded)
-            frames.append((frame, len(encoded)))
+            data += encode(frame)
+            frames.append((frame, size_bytes(frame)))
         written = _Written(groups, appends, frames, position, loaded_at, settled)
         early = self._config.durability == "memory"
         if early:

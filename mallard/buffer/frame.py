@@ -62,8 +62,8 @@ class Damage:
     torn: bool
 
 
-def encode(frame: Frame) -> bytes:
-    """Return a frame as it lies in the log."""
+def encode(frame: Frame) -> tuple[bytes, bytes]:
+    """Return a frame as it lies in the log: its header and its payload, which is not copied."""
     first_position, loaded_at, node, rows, payload = frame
     fields = _FIELDS.pack(
         MAGIC,
@@ -75,7 +75,7 @@ def encode(frame: Frame) -> bytes:
         loaded_at,
         crc32(payload),
     )
-    return b"".join((fields, _CHECKSUM.pack(crc32(fields)), payload))
+    return fields + _CHECKSUM.pack(crc32(fields)), payload
 
 
 def size_bytes(frame: Frame) -> int:

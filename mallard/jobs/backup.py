@@ -265,7 +265,7 @@ class _Copy:
                 if descriptor is None:
                     name = segment_name(frame.first_position)
                     descriptor = self._files.create(folder / f"{name}{TEMPORARY_SUFFIX}")
-                self._files.write(descriptor, encode(frame))
+                self._files.write(descriptor, b"".join(encode(frame)))
             if report.unusable:
                 raise StorageError(" ".join(report.unusable))
             if descriptor is not None:

@@ -58,7 +58,7 @@ def make_frame(position: int, name: str = "e", count: int = 1) -> Frame:
 
 
 def to_bytes(frame: Frame) -> bytes:
-    return encode(frame)
+    return b"".join(encode(frame))
 
 
 class Log:

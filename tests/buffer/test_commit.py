@@ -59,14 +59,17 @@ async def test_a_slow_disk_is_the_threads_and_the_loop_tries_it_again_later(rigs
     assert len(rig.logged()) == 11
 
 
-async def test_a_batch_is_the_threads(rigs: Rigs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_is_the_threads_where_its_sync_would_hold_the_loop_up(
+    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(buffer_module, "LOOP_EVENTS_MAX", 2)
     rig = rigs()
     await rig.quick()
     for events in (2, 3, 1):
         await rig.buffer.append([make_event()] * events)
         rig.thread_is_through()
-    assert rig.files.writers[1:] == ["MainThread", "mallard-log", "MainThread"]
+    batch = "mallard-log" if rig.files.beside is None else "MainThread"
+    assert rig.files.writers[1:] == ["MainThread", batch, "MainThread"]
 
 
 async def test_a_failure_on_the_loop_is_looked_after_by_the_thread(

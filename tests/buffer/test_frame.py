@@ -32,7 +32,7 @@ FRAMES = [
 
 
 def to_bytes(frame: Frame) -> bytes:
-    return encode(frame)
+    return b"".join(encode(frame))
 
 
 def read(data: bytes) -> tuple[list[Frame], list[Damage]]:

@@ -73,7 +73,7 @@ class LogMachine(RuleBasedStateMachine):
             events = (Event("a.example", 1, f"e{self.number}"),) * count
             frames.append(Frame(position, position, 0, events))
             position += count
-        data = b"".join(encode(frame) for frame in frames)
+        data = b"".join(piece for frame in frames for piece in encode(frame))
         try:
             self.wal.append(data, self.next, sync=True)
         except OSError:

@@ -140,7 +140,7 @@ class Life:
         for size in sizes:
             group.append(make_frame(position, "x" * size, 1 + size % 3))
             position = group[-1].last_position + 1
-        data = b"".join(map(encode, group))
+        data = b"".join(piece for frame in group for piece in encode(frame))
         try:
             self.wal.append(data, self.next, sync=True)
         except OSError:
