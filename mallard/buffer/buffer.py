@@ -3,8 +3,8 @@
 What came in one turn of the event loop is one group. Where syncs take a tenth of a millisecond, as
 on most machines, the loop commits it itself: everybody in it waits for that sync anyway, and
 two threads that hand the interpreter to and fro for each group cost the processor more than
-the events do. The thread takes over for as long as the disk is slow or fails, and always removes
-what parts cover. `commit.Committer` does the same in either case; its `turn` says who.
+the events do. The thread takes over for as long as the disk is slow or fails. `commit.Committer`
+does the same in either case; its `turn` says who.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from mallard.buffer.commit import (
     Append,
@@ -63,11 +62,6 @@ _make_append = Append._make
 _log = logging.getLogger(__name__)
 
 
-class _Trim(NamedTuple):
-    watermark: int
-    roll: bool = False  # the newest segment ends here, whatever its size
-
-
 class Buffer:
     """The events that are accepted and not yet in parts."""
 
@@ -95,7 +89,7 @@ class Buffer:
         self._committer = Committer(
             config, self._folder, files, clock, telemetry, node, self._wal, self._ring
         )
-        self._queue: queue.SimpleQueue[Group | _Trim | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._group: Group | None = None  # of this turn of the event loop
         self._loop_from = math.inf  # when the loop may write again; not before the first write
         self._pace = QUICK_SECONDS / 2  # what a write on the loop takes
@@ -103,6 +97,7 @@ class Buffer:
         self._watched: asyncio.AbstractEventLoop | None = None  # the loop that hears of syncs
         self._under_way: asyncio.AbstractEventLoop | None = None  # whose group is being synced
         self._landing = threading.Lock()
+        self._trimming = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mallard-log", daemon=True)
         self._closed = False
         self._door = threading.Lock()  # so that nothing comes into the queue after its end
@@ -191,25 +186,25 @@ class Buffer:
         return self._ring.tail()
 
     def release(self, watermark: int) -> None:
-        """Let go of what parts hold now: from the ring at once, from the log soon."""
+        """Let go of what parts hold now, in the ring and in the log.
+
+        Not on the event loop's thread: it waits for a write that is under way.
+        """
         self._ring.release(watermark)
-        # The thread would take the turn from the loop for nothing, in most flushes.
-        if self._committer.may_trim(watermark):
-            self._trim(_Trim(watermark))
+        if self._committer.may_trim(watermark):  # or the loop would miss its turn for nothing
+            self._trim(watermark)
 
     def roll(self, watermark: int) -> None:
-        """Have the log go on in a new segment, so that the one until now can be let go of, soon.
+        """Have the log go on in a new segment, so that the one until now can be let go of.
 
         A segment goes when all of it is in parts: `wal.first_position` says how far that is.
         """
-        self._trim(_Trim(watermark, roll=True))
+        self._trim(watermark, roll=True)
 
-    def _trim(self, trim: _Trim) -> None:
-        if self._thread.is_alive():
-            self._queue.put(trim)
-        else:
+    def _trim(self, watermark: int, *, roll: bool = False) -> None:
+        with self._trimming:
             with self._committer.turn:
-                self._committer.trim(*trim)
+                self._committer.trim(watermark, roll)
             self._committer.remove_trimmed()
 
     def sync_removals(self) -> None:
@@ -245,14 +240,16 @@ class Buffer:
                 return
             self._group = None
         committer = self._committer
+        is_under_way = False
         try:
             if self._syncs is None:
                 committer.commit([group], _settle_all)
             elif committer.begin([group], _settle_all, self._syncs):
                 self._await_sync(group.loop, self._syncs)
+                is_under_way = True  # as it was just now: closing may land it at once
             took, failed = committer.took, committer.failure is not None
         finally:
-            if self._under_way is None:
+            if not is_under_way:
                 committer.turn.release()
         self._pace += (took - self._pace) / 8
         if self._pace > QUICK_SECONDS:
@@ -338,37 +335,30 @@ class Buffer:
             if busy:
                 time.sleep(GATHER_SECONDS)
             with committer.turn:
-                groups, trim, running = self._gather(first)
+                groups, running = self._gather(first)
                 busy = sum(len(group.appends) for group in groups) >= BUSY_APPENDS
                 if groups:
                     committer.commit(groups, partial(_settle, groups[0].loop))
                     if self._loop_from == math.inf:
                         self._loop_from = self._clock.monotonic() + AWAY_TIMES * committer.took
-                if trim is not None:
-                    committer.trim(*trim)
-            if trim is not None:
-                committer.remove_trimmed()
         with committer.turn:
             committer.close()
 
-    def _gather(self, item: Group | _Trim | None) -> tuple[list[Group], _Trim | None, bool]:
-        """Take what waits in the queue: groups for one write, the last trim, whether to go on."""
+    def _gather(self, item: Group | None) -> tuple[list[Group], bool]:
+        """Take what waits in the queue: groups for one write, and whether to go on."""
         groups: list[Group] = []
-        trim: _Trim | None = None
         count = 0
         while item is not None:
-            if isinstance(item, _Trim):
-                trim = _Trim(item.watermark, item.roll or (trim is not None and trim.roll))
-            elif item.appends:
+            if item.appends:
                 groups.append(item)
                 count += item.rows
             if count >= GROUP_EVENTS_MAX:
-                return groups, trim, True
+                return groups, True
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                return groups, trim, True
-        return groups, trim, False
+                return groups, True
+        return groups, False
 
 
 def _settle(loop: asyncio.AbstractEventLoop, settled: Settled) -> None:
