@@ -155,10 +155,11 @@ class LocalStore(Workshop):
                 self._is_writing = True
             try:
                 added = tuple(write())
+                with self._lock:
+                    self._is_writing = False  # and no other commit before this one
+                    self._commit_written(Change("flush", added=added), watermark)
             finally:
                 self._is_writing = False
-            with self._lock:
-                self._commit(Change("flush", added=added), watermark)
 
     def swap(self, change: Change) -> None:
         """Make a change live: all of it, or nothing and StorageError.
@@ -215,10 +216,11 @@ class LocalStore(Workshop):
                     self._folder.bring_back(each.file)
                 except OSError as error:
                     raise StorageError(f"{each.file.location} is gone ({error}).") from error
+            self._in_doubt = True
             try:
                 self._manifest.revive(self._clock.now_us(), retired, reason)
             finally:
-                self._snapshot = self._manifest.snapshot()
+                self._resolve_doubt()
             self._tell()
 
     def expire(self, retired: Sequence[Retired]) -> None:
@@ -263,6 +265,14 @@ class LocalStore(Workshop):
 
     # --- commits ---
 
+    def _commit_written(self, change: Change, watermark: int) -> None:
+        try:
+            self._resolve_doubt()  # of a commit that failed while the files were written
+        except StorageError:
+            self.discard(change.added)
+            raise
+        self._commit(change, watermark)
+
     def _commit(self, change: Change, watermark: int) -> None:
         after = applied(self._snapshot, change, watermark)
         try:
@@ -271,7 +281,7 @@ class LocalStore(Workshop):
             self._leftovers.update(file.location for file in change.added)
             self._in_doubt = True
             self._resolve_doubt()
-            if self._snapshot.version < after.version:
+            if (self._snapshot.version, self._snapshot.watermark) != (after.version, watermark):
                 raise
         else:
             self._snapshot = after
@@ -389,7 +399,8 @@ class LocalStore(Workshop):
             self._quarantine(list(harmed))
 
     def _quarantine(self, changes: Sequence[tuple[Part, str | None]]) -> None:
-        before = self._snapshot
+        self._resolve_doubt()
+        before, self._in_doubt = self._snapshot, True
         self._manifest.commit(
             self._clock.now_us(),
             Change("quarantine"),
@@ -397,7 +408,7 @@ class LocalStore(Workshop):
             before.last_loaded_at,
             quarantined=changes,
         )
-        self._snapshot = self._manifest.snapshot()
+        self._resolve_doubt()
         self._tell()
 
 
