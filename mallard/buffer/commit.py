@@ -1,6 +1,7 @@
 """Numbers events, writes them to the log and shows them in the ring: one group at a time.
 
-Whoever holds `turn` may call the methods, on whatever thread; nobody else may.
+Whoever holds `turn` may call the methods, on whatever thread; nobody else may, but `may_trim` and
+`remove_trimmed`.
 Invariants:
 * Positions are given in the step that makes them durable: no holes, none given twice.
 * An append that fails gave no number away and shows nothing.

@@ -179,7 +179,10 @@ def _renamed(name: str, first: int) -> str:
 
 
 class Wal:
-    """Appends frames to the newest segment; used by one thread at a time."""
+    """Appends frames to the newest segment; used by one thread at a time.
+
+    But `covers` and `remove_retired`, which may be used beside it.
+    """
 
     def __init__(self, folder: Path, files: Files, segment_bytes: int, quarantine: Path) -> None:
         """Open a folder of segments for appending.

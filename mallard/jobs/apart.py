@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 from mallard.errors import StorageError
 from mallard.processes import end_with, give_way, start
 
+END_SECONDS = 10.0  # for a process that has nothing more to do
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
 _Task = TypeVar("_Task")
@@ -74,9 +75,16 @@ class Apart:
     def end(self) -> None:
         """Return once there is no process; not while it is at work."""
         process, self._process = self._process, None
-        if process:
-            with contextlib.suppress(BrokenPipeError), process:
-                pass  # which closes its input: it has nothing more to do
+        if process is None:
+            return
+        assert process.stdin and process.stdout
+        with contextlib.suppress(BrokenPipeError), process.stdin, process.stdout:
+            pass  # it has nothing more to do, and ends
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # somebody has stopped it
+            process.kill()
+            process.wait()
 
 
 def _asked(process: subprocess.Popen[bytes], what: object) -> Any:

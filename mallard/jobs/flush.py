@@ -21,7 +21,8 @@ from mallard.telemetry import Telemetry
 # take 180 MiB, and twice as many 240. With a third of them an event took 5 to 8 per cent more of
 # the processor, and each publish waits for the disk, the manifest and the interpreter.
 SLICE_EVENTS = 30_000
-# From so many events on they are written beside the server.
+# From so many events on they are written beside the server; a flush of fewer holds nobody up for
+# long, and a small site's server stays one process.
 ROWS_BESIDE = 2_500
 # A flusher rests so many times as long as it worked, but no longer than an interval of flushes, and
 # not while the buffer fills up: a flush that comes later has more events, and costs less each.
@@ -65,6 +66,8 @@ class Flusher:
         self._stopping = True
         self._wake.set()
         self._hurry.set()
+        if self._beside:
+            self._beside.interrupt()  # whatever has stopped it, the flush under way goes on here
         if self._thread.is_alive():
             self._thread.join()
         self._try()

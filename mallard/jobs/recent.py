@@ -40,8 +40,8 @@ class RecentWriter:
     def write(self, frames: Sequence[Frame]) -> tuple[Part, ...]:
         """Do what `Store.write_recent` does with the events of frames.
 
-        Raises StorageError and OSError. What is left then has the names that it will have when
-        these frames are written again.
+        Raises StorageError and OSError. What is left then is overwritten when these very frames are
+        written again, and removed by the store's `tidy` otherwise.
         """
         try:
             return self._apart.call(_write, _sent(self._data, frames))
@@ -52,6 +52,10 @@ class RecentWriter:
         """End the process if there was nothing to do for long."""
         if self._used_at is not None and self._clock.monotonic() - self._used_at >= STAYS_SECONDS:
             self.end()
+
+    def interrupt(self) -> None:
+        """Kill the process; any thread may ask. What it was writing raises `Ended`."""
+        self._apart.interrupt()
 
     def end(self) -> None:
         """End the process."""

@@ -45,7 +45,7 @@ class Worker:
 
         spill_bytes: what may be put on the disk meanwhile, beside what is written. Raises
         StorageError, OSError, `duckdb.Error`, and RuntimeError where it was interrupted; then
-        nothing is left of what was written.
+        nothing that is left of what was written counts.
         """
         whole = _Whole(write, task, self._config, self._data, secrets.token_hex(4), spill_bytes)
         if self._apart is None or rows < ROWS_APART:

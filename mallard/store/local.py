@@ -242,7 +242,8 @@ class LocalStore(Workshop):
         """Leave nothing of what was deleted: no stray file, no bytes in the database's files,
         nothing in what readers beside the server are told; return whether that was possible now.
 
-        No file of the store may be being written meanwhile, but by `publish`.
+        No file of the store may be being written meanwhile, but by `publish` and
+        `publish_written`.
         """
         with self._publishing, self._lock:
             self._tell()

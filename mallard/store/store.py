@@ -118,14 +118,16 @@ class Store(Readable, Writing, Protocol):
     def tidy(self) -> bool:
         """Remove files that no commit names, and return whether the disk let them go.
 
-        No file of the store may be being written meanwhile, but by `publish`.
+        No file of the store may be being written meanwhile, but by `publish` and
+        `publish_written`.
         """
 
     def forget_deleted(self) -> bool:
         """Leave nothing of what was deleted: no stray file, no bytes in the database's files,
         nothing in what readers beside the server are told; return whether that was possible now.
 
-        No file of the store may be being written meanwhile, but by `publish`.
+        No file of the store may be being written meanwhile, but by `publish` and
+        `publish_written`.
         """
 
     def history(self) -> list[Version]:

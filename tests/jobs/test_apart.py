@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -32,10 +33,10 @@ def kill_itself(_: None) -> None:
 
 
 def kill_itself_and_say_half(_: None) -> None:
-    for number in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # pipes that are read from
-            if number.readlink().name.startswith("pipe:"):
-                os.write(int(number.name), pickle.dumps("an answer")[:8])
+    for number in range(3, 10):  # its answers' pipe is among them
+        with contextlib.suppress(OSError):  # not open, or a pipe that is read from
+            if stat.S_ISFIFO(os.fstat(number).st_mode):
+                os.write(number, pickle.dumps("an answer")[:8])
     kill_itself(None)
 
 
@@ -97,6 +98,17 @@ def test_a_process_that_stays_does_one_thing_after_the_other_and_ends_when_told(
     second = apart.call(own_number, None)
     assert second != first
     apart.end()
+
+
+def test_one_that_somebody_has_stopped_is_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mallard.jobs.apart.END_SECONDS", 0.01)
+    apart = Apart(stays=True)
+    process = apart.call(own_number, None)
+    os.kill(process, signal.SIGSTOP)
+    apart.end()
+    assert not is_running(process)
 
 
 def test_without_staying_each_thing_has_a_process() -> None:

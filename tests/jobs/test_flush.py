@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -338,6 +339,39 @@ def test_many_events_are_written_beside_the_server_and_few_are_not(
     assert stored(rooms) == dict.fromkeys("abcde", 1)
     assert writer.ended
     assert writer._apart._process is None
+
+
+def test_a_server_that_stops_does_not_wait_for_a_process_that_somebody_has_stopped(
+    beside: tuple[Rooms, Beside],
+) -> None:
+    rooms, writer = beside
+    rooms.flusher.start()
+    rooms.append(*named("a", "b", "c"))
+    until(lambda: rooms.store.snapshot().watermark == 3, "the first flush")
+    process = writer._apart._process
+    assert process
+    process.send_signal(signal.SIGSTOP)
+    rooms.append(*named("d", "e", "f"))
+    until(lambda: writer.asked == [3, 3], "the second flush is under way")
+    rooms.close(flush=True)
+    assert stored(rooms) == dict.fromkeys("abcdef", 1)
+
+
+@pytest.mark.parametrize("fail", ["before", "after"])
+def test_a_commit_of_what_was_written_beside_that_fails_loses_and_doubles_nothing(
+    fail: str, beside: tuple[Rooms, Beside]
+) -> None:
+    rooms, writer = beside
+    rooms.commits.fail = fail
+    rooms.append(*named("a", "b", "c"))
+    rooms.flusher.start()
+    until(lambda: rooms.flusher.failure or not rooms.buffer.tail(), "the commit")
+    rooms.commits.fail = ""
+    rooms.append(*named("d"))
+    rooms.close(flush=True)
+    assert writer.asked
+    assert stored(rooms) == dict.fromkeys("abcd", 1)
+    assert sum(part.rows for part in rooms.store.snapshot().parts) == 4
 
 
 def test_another_thread_than_the_flushers_writes_all_itself(beside: tuple[Rooms, Beside]) -> None:

@@ -1,82 +1,26 @@
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import sqlite3
 import stat
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from mallard.clock import MICROSECONDS_PER_DAY as DAY_US
-from mallard.clock import Clock
 from mallard.errors import StorageError
 from mallard.event import Frame, to_table
 from mallard.files import Files
-from mallard.store.local import LocalStore
-from mallard.store.part import Part
 from mallard.store.reader import LocalReader
-from mallard.store.snapshot import Change
 from mallard.store.store import Store
 from tests.factories import NOON_US, make_event
 from tests.sql import ask
-
-
-class Failing(Files):
-    """Commits that raise before or after they happen, reads of the manifest that fail, renames."""
-
-    def __init__(self) -> None:
-        self.fail = ""
-
-    def commit(self, database: sqlite3.Connection) -> None:
-        if self.fail == "before":
-            raise OSError(errno.EIO, "Input/output error")
-        super().commit(database)
-        if self.fail in {"after", "after, unreadable"}:
-            if self.fail == "after, unreadable":
-                database.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
-            raise OSError(errno.EIO, "Input/output error")
-
-    def rename(self, source: Path, target: Path) -> None:
-        super().rename(source, target)
-        if self.fail == "rename" and "2024-05-02" in target.name:
-            raise OSError(errno.EIO, "Input/output error")
-
-    def remove(self, path: Path) -> None:
-        if self.fail == "remove":
-            raise OSError(errno.EIO, "Input/output error")
-        super().remove(path)
-
-
-def rows(first: int, count: int = 2, days: int = 1) -> pa.Table:
-    events = tuple(make_event(timestamp=NOON_US + day * DAY_US) for day in range(days)) * count
-    return to_table([Frame(first, first, 3, events)])
-
-
-def open_store(data: Path, files: Files | None = None, log_begins: float = 0) -> LocalStore:
-    data.mkdir(exist_ok=True)
-    return LocalStore(data, files or Files(), Clock(), log_begins=log_begins)
+from tests.store.stores import Failing, open_store, parquet, rows, stored
 
 
 def keep_manifest(data: Path) -> None:
     with LocalReader(data, Files()) as reader:
         reader.copy_manifest(data / "older")
-
-
-def stored(store: LocalStore) -> list[int]:
-    """The positions a query over the snapshot finds."""
-    sources = [store.source(part) for part in store.snapshot().parts]
-    return [row[0] for row in ask("SELECT position FROM read_parquet($1) ORDER BY 1", [sources])]
-
-
-def parquet(data: Path) -> list[str]:
-    return [name for name in Files().names(data / "recent") if name != "empty.parquet"]
 
 
 def test_a_local_store_is_a_store(tmp_path: Path) -> None:
@@ -345,202 +289,3 @@ def test_a_reader_beside_the_store_sees_what_is_committed(tmp_path: Path) -> Non
         assert reader.snapshot().watermark == 2
     with pytest.raises(StorageError, match="not a Mallard data folder"):
         LocalReader(tmp_path / "recent", Files())
-
-
-def test_events_that_somebody_else_writes_are_published_with_the_watermark(
-    tmp_path: Path,
-) -> None:
-    store = open_store(tmp_path)
-    store.publish_written(1, 7, lambda: store.write_recent(rows(1)))
-    assert stored(store) == [1, 2]
-    assert store.snapshot().watermark == 7
-
-    def never() -> list[Part]:
-        raise AssertionError("what is stored is not written again")
-
-    with pytest.raises(StorageError, match="had happened"):
-        store.publish_written(7, 9, never)
-    assert store.snapshot().watermark == 7
-    store.close()
-
-
-def test_a_store_serves_others_while_events_are_written_and_tidies_up_afterwards(
-    tmp_path: Path,
-) -> None:
-    store = open_store(tmp_path)
-    store.publish(rows(1), 2)
-    with ThreadPoolExecutor(2) as others:
-        tidied: list[Future[bool]] = []
-
-        def write() -> tuple[Part, ...]:
-            written = store.write_recent(rows(3))
-            tidied.append(others.submit(store.tidy))
-            assert others.submit(read).result(timeout=60) == [1, 2]
-            assert not tidied[0].done()
-            return written
-
-        def read() -> list[int]:
-            with store.reading():
-                return stored(store)
-
-        store.publish_written(3, 4, write)
-        assert tidied[0].result(timeout=60)
-    assert stored(store) == [1, 2, 3, 4]
-    store.close()
-
-
-def test_what_a_failed_flush_left_is_not_removed_by_another_commit_while_it_is_written_again(
-    tmp_path: Path,
-) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-    files.fail = "before"
-    with pytest.raises(StorageError):
-        store.publish(rows(3), 4)
-    files.fail = ""
-
-    def write() -> tuple[Part, ...]:
-        written = store.write_recent(rows(3))
-        store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
-        return written
-
-    store.publish_written(3, 4, write)
-    assert stored(store) == [3, 4]
-    store.close()
-    assert stored(open_store(tmp_path)) == [3, 4]
-
-
-class _Asked:
-    """A store's lock that tells when the publishing thread asks for it."""
-
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        self.tell: Callable[[], None] | None = None
-
-    def __enter__(self) -> None:
-        if self.tell and threading.current_thread() is threading.main_thread():
-            self.tell()
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-def test_a_commit_that_ends_while_a_flush_waits_for_it_leaves_what_the_flush_wrote_again(
-    tmp_path: Path,
-) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-    files.fail = "before"
-    with pytest.raises(StorageError):
-        store.publish(rows(3), 4)
-    files.fail = ""
-    entered, asked = threading.Event(), threading.Event()
-    commit, lock = files.commit, _Asked(store._lock)
-    store._lock = lock  # type: ignore[assignment]
-
-    def commit_late(database: sqlite3.Connection) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            entered.set()
-            assert asked.wait(60)
-        commit(database)
-
-    files.commit = commit_late  # type: ignore[method-assign]
-    with ThreadPoolExecutor(1) as other:
-        swapped: list[Future[None]] = []
-
-        def write() -> tuple[Part, ...]:
-            change = Change("check", removed=(live,), lost_rows=2, lost_position_sum=3)
-            swapped.append(other.submit(store.swap, change))
-            assert entered.wait(60)
-            lock.tell = asked.set
-            return store.write_recent(rows(3))
-
-        store.publish_written(3, 4, write)
-        swapped[0].result()
-    assert stored(store) == [3, 4]
-    store.close()
-
-
-@pytest.mark.parametrize("fail", ["", "before", "after"])
-def test_a_commit_of_unknown_end_beside_a_flush_is_looked_at_before_the_flush_commits(
-    fail: str, tmp_path: Path
-) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-
-    def write() -> tuple[Part, ...]:
-        written = store.write_recent(rows(3))
-        files.fail = "after, unreadable"
-        with pytest.raises(StorageError):
-            store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
-        files.fail = fail
-        store._manifest._database.set_authorizer(None)
-        return written
-
-    if fail == "before":
-        with pytest.raises(StorageError):
-            store.publish_written(3, 4, write)
-        assert store.snapshot().watermark == 2
-        files.fail = ""
-        store.publish(rows(3), 4)
-    else:
-        store.publish_written(3, 4, write)
-    assert store.snapshot() == store._manifest.snapshot()
-    assert (stored(store), store.snapshot().watermark) == ([3, 4], 4)
-    store.close()
-
-
-def test_a_flush_beside_a_commit_whose_end_cannot_be_seen_fails_and_leaves_no_file(
-    tmp_path: Path,
-) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-
-    def write() -> tuple[Part, ...]:
-        written = store.write_recent(rows(3))
-        files.fail = "after, unreadable"
-        with pytest.raises(StorageError):
-            store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
-        files.fail = ""
-        return written
-
-    with pytest.raises(StorageError):
-        store.publish_written(3, 4, write)
-    assert parquet(tmp_path) == [Path(live.location).name]
-    store._manifest._database.set_authorizer(None)
-    store.publish(rows(3), 4)
-    assert stored(store) == [3, 4]
-    store.close()
-
-
-@pytest.mark.parametrize("then", ["before", "after", ""])
-def test_a_part_set_aside_by_a_commit_that_seemed_to_fail_costs_no_later_flush(
-    then: str, tmp_path: Path
-) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-    (tmp_path / live.location).write_bytes(b"not what was written")
-    files.fail = "after"
-    with pytest.raises(StorageError):
-        store.check(live)
-    files.fail = then
-    if then == "before":
-        with pytest.raises(StorageError):
-            store.publish(rows(3), 4)
-        assert store.snapshot().watermark == 2
-        files.fail = ""
-    store.publish(rows(3), 4)
-    assert (stored(store), store.snapshot().watermark) == ([3, 4], 4)
-    assert [part for part, _ in store.snapshot().quarantined] == [live]
-    store.close()
