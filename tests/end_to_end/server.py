@@ -109,7 +109,9 @@ class RunningServer:
 
     def shell(self, sql: str) -> list[list[str]]:
         """Return the rows `mallard shell` gives, as text, while the server runs or not."""
-        done = run("shell", "--data", str(self.data), "--format", "csv", "-c", sql)
+        arguments = ("--data", str(self.data), "--format", "csv", "-c", sql)
+        # It takes the time that others leave, and other tests may want all there is.
+        done = run("shell", *arguments, timeout_seconds=300)
         assert done.returncode == 0, done.stderr
         return list(csv.reader(io.StringIO(done.stdout)))[1:]
 
@@ -136,7 +138,7 @@ class RunningServer:
 
 
 def run(
-    *arguments: str, settings: Mapping[str, str] | None = None
+    *arguments: str, settings: Mapping[str, str] | None = None, timeout_seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run a `mallard` command to its end."""
     return subprocess.run(
@@ -144,7 +146,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout_seconds,
         env=environment(settings or {}),
         check=False,
     )

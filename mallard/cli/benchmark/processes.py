@@ -126,15 +126,13 @@ class Process:
     def peak_bytes(self) -> int:
         """Return the most memory that it and those it started and that still run ever had.
 
-        Resident, each by itself; 0 where the system hides it.
+        Resident, each by itself; 0 where the system hides it, and for one that ends meanwhile.
         """
         assert self._process is not None
-        try:
-            tasks = list(Path(f"/proc/{self._process.pid}/task").iterdir())
-            started = " ".join((task / "children").read_text() for task in tasks).split()
-            return sum(map(_peak_bytes, (str(self._process.pid), *started)))
-        except FileNotFoundError:
-            return 0
+        pid = str(self._process.pid)
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        started = " ".join(map(_text, tasks)).split()
+        return sum(map(_peak_bytes, (pid, *started)))
 
     def processor_seconds(self) -> float:
         """Return the processor time of all threads so far; 0 where the system hides it.
@@ -275,9 +273,16 @@ class Reader:
 
 
 def _peak_bytes(process: str) -> int:
-    status = Path(f"/proc/{process}/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", _text(Path(f"/proc/{process}/status")), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def _text(path: Path) -> str:
+    """Return what the system says of a process or thread; nothing when that has just ended."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
