@@ -1,4 +1,4 @@
-"""Mallard: a self-hosted analytics server in one process and one data folder."""
+"""Mallard: a self-hosted analytics server: one command and one data folder."""
 
 from __future__ import annotations
 

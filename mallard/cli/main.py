@@ -44,7 +44,7 @@ _CONFIG = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mallard"), prog_name="mallard", message="%(prog)s %(version)s")
 def mallard() -> None:
-    """Self-hosted analytics in one process and one data folder."""
+    """Self-hosted analytics: one command and one data folder."""
 
 
 @mallard.command()

@@ -35,6 +35,7 @@ GC_THRESHOLDS = (10_000, 20, 100)
 # How long a thread keeps Python's interpreter from one that waits for it. The flusher lets go of it
 # dozens of times a flush: with Python's own 5 ms, 20,000 events beside batches that come in took
 # 1.1 s to be in Parquet, and 0.4 s with 1 ms (and more batches came in); 0.5 ms were no better.
+# Measured when all flushes ran in this process; large ones are written beside it now.
 SWITCH_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
