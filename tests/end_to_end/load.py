@@ -27,9 +27,14 @@ class Ledger:
     and the connection ended first. statuses: how many answers had which one.
     """
 
-    def __init__(self, *, pixels: bool = True, sites: int = 20) -> None:
+    def __init__(
+        self, *, pixels: bool = True, sites: int = 20, batches_alone_of: int | None = None
+    ) -> None:
         # Whether images are sent too, whose answers acknowledge nothing.
         self.doors = ("post",) * 6 + ("batch",) + ("pixel",) * pixels
+        if batches_alone_of:
+            self.doors = ("batch",)
+        self.batch_events = batches_alone_of or 3
         self.sites = sites  # of how many the events are
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
@@ -96,7 +101,7 @@ def event(name: str, site: str = "example.com") -> dict[str, object]:
 
 async def send_one(connection: Connection, ledger: Ledger, door: str, site: str) -> None:
     """Send by a door of 003 (post, batch or pixel) and note the answer."""
-    names = ledger.new_names(3 if door == "batch" else 1)
+    names = ledger.new_names(ledger.batch_events if door == "batch" else 1)
     headers = {"User-Agent": AGENT, "Content-Type": "text/plain"}
     try:
         if door == "batch":

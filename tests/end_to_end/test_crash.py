@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mallard.files import Files
+from mallard.jobs.flush import ROWS_BESIDE
 from mallard.store.reader import LocalReader
 from tests.end_to_end import hasty
 from tests.end_to_end.load import Ledger, start_clients
@@ -30,6 +33,15 @@ SETTINGS = {
 # Few: compaction costs by the site-day, and has to be done for some before the next kill.
 SITES = 3
 ROUNDS_A_DAY = 5
+# Every flush but the last one has so many events that a process beside the server writes it, and
+# no other work has one.
+BESIDE = {
+    "buffer.flush_events": str(ROWS_BESIDE),
+    "buffer.flush_interval_seconds": "3600",
+    "buffer.free_bytes_min": "0",
+    "store.merge_files": "1000",
+}
+AT_WORK = {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP}
 
 
 async def crash_under_load(server: RunningServer, ledger: Ledger, moment: random.Random) -> None:
@@ -131,6 +143,77 @@ def is_settled(data: Path) -> bool:
     )
 
 
+async def writer_at_work(
+    server: RunningServer, maintenance: Maintenance, flushes: int
+) -> psutil.Process:
+    """Return the process that writes for a server, once it is seen at work after some flushes."""
+    maintenance.look()
+    goal, started = maintenance.done["flush"] + flushes, psutil.Process(server.pid)
+    async with asyncio.timeout(60):
+        while maintenance.done["flush"] < goal:
+            await asyncio.sleep(0)
+            maintenance.look()
+        while True:
+            for process in started.children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.status() in AT_WORK:
+                        return process
+            await asyncio.sleep(0)
+
+
+async def crash_while_writing(
+    server: RunningServer,
+    ledger: Ledger,
+    moment: random.Random,
+    maintenance: Maintenance,
+    *,
+    writer_first: bool,
+) -> None:
+    """Kill the server while a process writes for it, or before that the process."""
+    clients = start_clients(server.port, ledger, count=4)
+    for kills_writer in [True, False] if writer_first else [False]:
+        await ledger.more(moment.randrange(1, 10_000))
+        # A writer that is killed leaves a flush to the server; one more is the next writer's.
+        after_writer = writer_first and not kills_writer
+        writer = await writer_at_work(server, maintenance, flushes=1 + after_writer)
+        for _ in range(moment.randrange(20)):
+            await asyncio.sleep(0)
+        if kills_writer:
+            writer.kill()
+    server.kill9()
+    await clients
+
+
+async def writing_rounds(folder: Path, rounds: int, seed: int) -> str:
+    """Crash so many times while events are written beside the server, and return the numbers."""
+    ledger, moment = Ledger(sites=SITES, batches_alone_of=1_000), random.Random(seed)
+    stored = 0
+    server = RunningServer(folder, BESIDE)
+    maintenance = Maintenance(server.data)
+    with server:
+        for number in range(rounds):
+            writer_first = number % 2 == 0
+            await crash_while_writing(
+                server, ledger, moment, maintenance, writer_first=writer_first
+            )
+            stored = ledger.check(server.data)
+            server.restart()
+        # What a writer that was killed had to write, the server wrote, and said so; it may also do
+        # so when it is stopped.
+        maintenance.look()
+        killed, here = (rounds + 1) // 2, server.logs.count("the server writes a flush itself")
+        assert here == killed, server.logs
+        assert server.terminate() == 0
+    assert ledger.check(server.data) == stored
+    assert maintenance.done["flush"] > here, "nothing was written beside the server"
+    assert "Traceback" not in server.logs
+    return (
+        f"seed {seed}: {rounds} crashes of the server and {killed} of its writer while it wrote; "
+        f"{len(ledger.acknowledged)} acknowledged, {stored} stored, none lost, none doubled; "
+        f"{maintenance.done['flush']} flushes, {here} of them by the server"
+    )
+
+
 async def test_an_acknowledged_event_survives_kill_9_exactly_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,3 +229,16 @@ async def test_an_acknowledged_event_survives_a_hundred_kills_exactly_once(
         int(os.environ.get("CRASH_SEED", "7")),
     )
     print(await crash_rounds(tmp_path, rounds, seed, monkeypatch))
+
+
+async def test_an_acknowledged_event_survives_a_kill_while_it_is_written_beside(
+    tmp_path: Path,
+) -> None:
+    print(await writing_rounds(tmp_path, 1, 1))
+
+
+@pytest.mark.long
+async def test_an_acknowledged_event_survives_a_dozen_kills_while_it_is_written_beside(
+    tmp_path: Path,
+) -> None:
+    print(await writing_rounds(tmp_path, 12, int(os.environ.get("CRASH_SEED", "7"))))
