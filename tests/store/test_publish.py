@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from mallard.errors import StorageError
+from mallard.store.local import LocalStore
 from mallard.store.part import Part
 from mallard.store.snapshot import Change
 from tests.store.stores import Failing, open_store, parquet, rows, stored
+
+
+def without(part: Part) -> Change:
+    """Return a change that takes out a part of the positions 1 and 2."""
+    return Change("check", removed=(part,), lost_rows=2, lost_position_sum=3)
 
 
 def test_events_that_somebody_else_writes_are_published_with_the_watermark(
@@ -71,7 +77,7 @@ def test_what_a_failed_flush_left_is_not_removed_by_another_commit_while_it_is_w
 
     def write() -> tuple[Part, ...]:
         written = store.write_recent(rows(3))
-        store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
+        store.swap(without(live))
         return written
 
     store.publish_written(3, 4, write)
@@ -122,8 +128,7 @@ def test_a_commit_that_ends_while_a_flush_waits_for_it_leaves_what_the_flush_wro
         swapped: list[Future[None]] = []
 
         def write() -> tuple[Part, ...]:
-            change = Change("check", removed=(live,), lost_rows=2, lost_position_sum=3)
-            swapped.append(other.submit(store.swap, change))
+            swapped.append(other.submit(store.swap, without(live)))
             assert entered.wait(60)
             lock.tell = asked.set
             return store.write_recent(rows(3))
@@ -132,6 +137,13 @@ def test_a_commit_that_ends_while_a_flush_waits_for_it_leaves_what_the_flush_wro
         swapped[0].result()
     assert stored(store) == [3, 4]
     store.close()
+
+
+def lose_in_doubt(store: LocalStore, files: Failing, live: Part) -> None:
+    """Have a commit without a part of two events happen, and raise, and not be seen afterwards."""
+    files.fail = "after, unreadable"
+    with pytest.raises(StorageError):
+        store.swap(without(live))
 
 
 @pytest.mark.parametrize("fail", ["", "before", "after"])
@@ -145,9 +157,7 @@ def test_a_commit_of_unknown_end_beside_a_flush_is_looked_at_before_the_flush_co
 
     def write() -> tuple[Part, ...]:
         written = store.write_recent(rows(3))
-        files.fail = "after, unreadable"
-        with pytest.raises(StorageError):
-            store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
+        lose_in_doubt(store, files, live)
         files.fail = fail
         store._manifest._database.set_authorizer(None)
         return written
@@ -175,9 +185,7 @@ def test_a_flush_beside_a_commit_whose_end_cannot_be_seen_fails_and_leaves_no_fi
 
     def write() -> tuple[Part, ...]:
         written = store.write_recent(rows(3))
-        files.fail = "after, unreadable"
-        with pytest.raises(StorageError):
-            store.swap(Change("check", removed=(live,), lost_rows=2, lost_position_sum=3))
+        lose_in_doubt(store, files, live)
         files.fail = ""
         return written
 
