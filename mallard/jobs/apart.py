@@ -110,7 +110,9 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     # Nothing else reaches it: DuckDB shows how far it is where it takes a program for a person.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    with output, os.fdopen(0, "rb") as asked:
+    # A server that is killed has said half of something, or hears no answer; this one is next.
+    gone = contextlib.suppress(EOFError, pickle.UnpicklingError, BrokenPipeError)
+    with gone, output, os.fdopen(0, "rb") as asked:
         while asked.peek(1):
             pickle.dump(_answer(asked), output)
             output.flush()

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from mallard.errors import StorageError
 from mallard.files import FolderLock
 from mallard.jobs.apart import Apart, Ended
-from mallard.processes import NICENESS
+from mallard.processes import NICENESS, start
 
 
 def niceness(added: int) -> int:
@@ -109,6 +110,24 @@ def test_one_that_somebody_has_stopped_is_ended_all_the_same(
     os.kill(process, signal.SIGSTOP)
     apart.end()
     assert not is_running(process)
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_server_that_ends_in_the_middle_of_a_word_is_no_fault_of_the_process(cut: int) -> None:
+    said = pickle.dumps((own_number, None))[:-cut]
+    with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
+        assert one.communicate(said) == (b"", b"")
+    assert one.returncode == 0
+
+
+def test_a_server_that_does_not_hear_the_answer_is_no_fault_of_the_process() -> None:
+    with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
+        assert one.stdin and one.stdout and one.stderr
+        one.stdout.close()
+        one.stdin.write(pickle.dumps((own_number, None)))
+        one.stdin.flush()
+        assert one.stderr.read() == b""
+    assert one.returncode == 0
 
 
 def test_without_staying_each_thing_has_a_process() -> None:
