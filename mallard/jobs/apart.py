@@ -22,6 +22,13 @@ from mallard.processes import end_with, give_way, start
 END_SECONDS = 10.0  # for a process that has nothing more to do
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
+# That nothing was answered, or nothing that can be read; what was installed meanwhile is another
+# version perhaps.
+_UNHEARD = (
+    *(BrokenPipeError, EOFError, pickle.UnpicklingError),
+    *(AttributeError, ImportError, IndexError, TypeError),
+)
+
 _Task = TypeVar("_Task")
 _Made = TypeVar("_Made")
 
@@ -54,7 +61,7 @@ class Apart:
         process = self._process
         try:
             made: _Made | _Failed = _asked(process, (function, task))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+        except _UNHEARD as error:
             self.end()
             raise Ended(f"its process ended with {process.returncode}") from error
         except BaseException:

@@ -106,6 +106,7 @@ class Flusher:
         """Make a part of frames, and return how many events it has."""
         started = self._clock.monotonic()
         rows, watermark = sum(frame.rows for frame in frames), frames[-1].last_position
+        # A process would end with another thread that started it.
         if rows < ROWS_BESIDE or self._beside is None or threading.current_thread() != self._thread:
             self._store.publish(to_table(frames), watermark)
         else:

@@ -41,6 +41,15 @@ def kill_itself_and_say_half(_: None) -> None:
     kill_itself(None)
 
 
+class OfAnotherVersion:
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (os, "what_no_module_has")
+
+
+def make_what_cannot_be_read(_: None) -> OfAnotherVersion:
+    return OfAnotherVersion()
+
+
 def own_number(_: None) -> int:
     return os.getpid()
 
@@ -81,6 +90,11 @@ def test_what_goes_wrong_in_a_process_is_told_in_its_words_alone(
 def test_a_process_that_is_killed_is_told_apart_from_one_that_failed() -> None:
     with pytest.raises(Ended, match="-9"):
         Apart().call(kill_itself, None)
+
+
+def test_an_answer_that_cannot_be_read_is_none() -> None:
+    with pytest.raises(Ended):
+        Apart().call(make_what_cannot_be_read, None)
 
 
 def test_what_stops_all_processes_of_a_server_leaves_it_to_the_server_to_end_them() -> None:

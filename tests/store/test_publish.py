@@ -63,17 +63,23 @@ def test_a_store_serves_others_while_events_are_written_and_tidies_up_afterwards
     store.close()
 
 
-def test_what_a_failed_flush_left_is_not_removed_by_another_commit_while_it_is_written_again(
-    tmp_path: Path,
-) -> None:
+def after_a_failed_flush(folder: Path) -> tuple[LocalStore, Failing, Part]:
+    """Return a store with a part of positions 1 and 2, which failed to commit 3 and 4."""
     files = Failing()
-    store = open_store(tmp_path, files)
+    store = open_store(folder, files)
     store.publish(rows(1), 2)
     (live,) = store.snapshot().parts
     files.fail = "before"
     with pytest.raises(StorageError):
         store.publish(rows(3), 4)
     files.fail = ""
+    return store, files, live
+
+
+def test_what_a_failed_flush_left_is_not_removed_by_another_commit_while_it_is_written_again(
+    tmp_path: Path,
+) -> None:
+    store, _, live = after_a_failed_flush(tmp_path)
 
     def write() -> tuple[Part, ...]:
         written = store.write_recent(rows(3))
@@ -105,14 +111,7 @@ class _Asked:
 def test_a_commit_that_ends_while_a_flush_waits_for_it_leaves_what_the_flush_wrote_again(
     tmp_path: Path,
 ) -> None:
-    files = Failing()
-    store = open_store(tmp_path, files)
-    store.publish(rows(1), 2)
-    (live,) = store.snapshot().parts
-    files.fail = "before"
-    with pytest.raises(StorageError):
-        store.publish(rows(3), 4)
-    files.fail = ""
+    store, files, live = after_a_failed_flush(tmp_path)
     entered, asked = threading.Event(), threading.Event()
     commit, lock = files.commit, _Asked(store._lock)
     store._lock = lock  # type: ignore[assignment]
