@@ -188,24 +188,27 @@ class Buffer:
     def release(self, watermark: int) -> None:
         """Let go of what parts hold now, in the ring and in the log.
 
-        Not on the event loop's thread: it waits for a write that is under way.
+        Not on the event loop's thread: it may wait for a write that is under way.
         """
         self._ring.release(watermark)
-        if self._committer.may_trim(watermark):  # or the loop would miss its turn for nothing
-            self._trim(watermark)
+        with self._trimming:
+            # Under load somebody nearly always has the turn, and there is always more in the log.
+            if self._committer.is_all_in_parts(watermark):
+                self._trim(watermark)
+            self._committer.remove_trimmed(watermark)
 
     def roll(self, watermark: int) -> None:
         """Have the log go on in a new segment, so that the one until now can be let go of.
 
         A segment goes when all of it is in parts: `wal.first_position` says how far that is.
         """
-        self._trim(watermark, roll=True)
+        with self._trimming:
+            self._trim(watermark, roll=True)
+            self._committer.remove_trimmed(watermark)
 
     def _trim(self, watermark: int, *, roll: bool = False) -> None:
-        with self._trimming:
-            with self._committer.turn:
-                self._committer.trim(watermark, roll)
-            self._committer.remove_trimmed()
+        with self._committer.turn:
+            self._committer.trim(watermark, roll)
 
     def sync_removals(self) -> None:
         """Return once the segments that were removed stay so after a power loss; raises OSError."""

@@ -1,7 +1,7 @@
 """Numbers events, writes them to the log and shows them in the ring: one group at a time.
 
-Whoever holds `turn` may call the methods, on whatever thread; nobody else may, but `may_trim` and
-`remove_trimmed`.
+Whoever holds `turn` may call the methods, on whatever thread; nobody else may, but
+`is_all_in_parts` and `remove_trimmed`.
 Invariants:
 * Positions are given in the step that makes them durable: no holes, none given twice.
 * An append that fails gave no number away and shows nothing.
@@ -264,12 +264,12 @@ class Committer:
         except OSError as error:
             self.failure = _reason(error)
 
-    def may_trim(self, watermark: int) -> bool:
-        """Return whether segments are covered by parts up to a position; any thread may ask."""
-        return self._wal.covers(watermark, self._next_position)
+    def is_all_in_parts(self, watermark: int) -> bool:
+        """Return whether parts up to a position hold all events; any thread may ask."""
+        return self._next_position == watermark + 1
 
     def trim(self, watermark: int, roll: bool) -> None:
-        """Let go of the segments that parts cover, for `remove_trimmed`.
+        """Let go of the segments that parts cover, the newest too.
 
         roll: the newest segment ends here, whatever its size.
         """
@@ -278,12 +278,14 @@ class Committer:
                 self._wal.close()
             self._wal.trim(watermark, self._next_position)
 
-    def remove_trimmed(self) -> None:
-        """Remove those segments; what cannot be removed stays for the next time.
+    def remove_trimmed(self, watermark: int) -> None:
+        """Remove the segments that parts cover, but for a newest that `trim` has not let go of.
 
-        One thread at a time may call it, and needs no turn.
+        What cannot be removed stays for the next time. One thread at a time may call it, and needs
+        no turn.
         """
         with self._trimming():
+            self._wal.retire(watermark)
             self._wal.remove_retired()
 
     @contextlib.contextmanager

@@ -181,7 +181,7 @@ def _renamed(name: str, first: int) -> str:
 class Wal:
     """Appends frames to the newest segment; used by one thread at a time.
 
-    But `covers` and `remove_retired`, which may be used beside it.
+    But `retire` and `remove_retired`, which one other thread may use beside it.
     """
 
     def __init__(self, folder: Path, files: Files, segment_bytes: int, quarantine: Path) -> None:
@@ -289,44 +289,42 @@ class Wal:
         if self._stray:
             self._begin(next_position)
 
-    def covers(self, watermark: int, next_position: int) -> bool:
-        """Return whether there is something to trim; any thread may ask.
+    def retire(self, watermark: int) -> None:
+        """Let go of the segments before the newest whose every event is in parts.
 
-        Told from a look without a lock: what is covered just now may be found the next time.
+        `remove_retired` removes them.
         """
-        oldest = self._segments[:2]
-        if len(oldest) == 2:
-            is_covered = oldest[1][0] <= watermark + 1
-        else:
-            is_covered = bool(oldest) and next_position == watermark + 1
-        return is_covered or bool(self._retired)
+        # Appends add to the end of the list, and go on meanwhile.
+        while len(self._segments) > 1 and self._segments[1][0] <= watermark + 1:
+            self._retired.append(self._segments[0])
+            del self._segments[0]
 
     def trim(self, watermark: int, next_position: int) -> None:
-        """Let go of the segments whose every event is in parts: `remove_retired` removes them.
+        """Do what `retire` does, and let go of the newest segment too if all of it is in parts.
 
         next_position: the next to be given. Raises OSError; what could not be done is tried again
         the next time.
         """
-        if self._segments and self._size and next_position == watermark + 1:
-            self._close()  # everything in the newest segment is in parts too
-        while self._segments:
-            end = self._segments[1][0] if len(self._segments) > 1 else next_position
-            if end > watermark + 1 or (len(self._segments) == 1 and self._descriptor is not None):
-                return
-            first, name = self._segments[0]
-            if first > watermark:
-                # Nothing in it was acknowledged, and the next append may begin one of that name.
-                self.remove_retired()
-                self._remove(name)
-            else:
-                self._retired.append((first, name))
-            del self._segments[0]
+        self.retire(watermark)
+        if not self._segments or next_position > watermark + 1:
+            return
+        if self._size:
+            self._close()
+        if self._descriptor is not None:
+            return
+        first, name = self._segments[0]
+        if first > watermark:
+            # Nothing in it was acknowledged, and the next append may begin one of that name.
+            self.remove_retired()
+            self._remove(name)
+        else:
+            self._retired.append((first, name))
+        del self._segments[0]
 
     def remove_retired(self) -> None:
         """Remove what was let go of, oldest first; raises OSError, the rest goes the next time.
 
-        One thread at a time calls it, and appends may go on meanwhile: to remove a segment takes
-        as long as twenty syncs.
+        Appends may go on meanwhile: to remove a segment takes as long as twenty syncs.
         """
         while self._retired:
             self._remove(self._retired[0][1])

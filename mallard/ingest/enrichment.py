@@ -15,15 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
+from msgspec import UNSET
 
 from mallard.event import Line
+from mallard.ingest.batch import Sent, more_of
 from mallard.ingest.campaign import NO_CAMPAIGN, Campaign, read_campaign
 from mallard.ingest.geo import Places
 from mallard.ingest.page import split_page
-from mallard.ingest.payload import Document, RawEvent, read_more
+from mallard.ingest.payload import ENGAGED_MS_MAX, SCROLL_DEPTH_MAX, RawEvent
 from mallard.ingest.referrer import DIRECT, Referral, Referrers, attribute, is_own
 from mallard.ingest.sender import Sender
 from mallard.ingest.user_agent import UserAgents
@@ -106,8 +108,8 @@ class Enricher:
 
     def lines_of_batch(
         self,
-        documents: Iterable[Document],
-        read: Callable[[Document], RawEvent | None],
+        events: Iterable[Sent],
+        read: Callable[[Sent], RawEvent | None],
         sender: Sender,
         at_us: int,
         source: str,
@@ -116,7 +118,8 @@ class Enricher:
         """Do what `lines` does for events as they were sent; None if read gave None for one.
 
         read: gives the raw event of what is admitted, None for any other, and raises what is to be
-        raised. It is not asked about an event whose parts were seen before.
+        raised. It is not asked about an event whose parts were seen before. Raises InvalidInput
+        for some of what is to be refused, and for some that is not.
 
         What is kept is kept of admitted events, under texts that were checked: what is found under
         a text as it was sent needs no second look. To read and admit such an event, and to put its
@@ -126,34 +129,36 @@ class Enricher:
         known: Known = ({}, {True: {}, False: {}}, {})
         add = self._adder(lines, known, sender, (at_us, source, ingest_api))
         sites, names, whos = known
-        routes, pages, cames, attributed = self._routes, self._pages, self._cames, self._attributed
+        usual, routes, pages, cames = names[True], self._routes, self._pages, self._cames
+        attributed = self._attributed
         join = b",".join
-        for document in documents:
-            get: Callable[[str], Any] = document.get
-            site_id, name, url, referrer, width = get("d"), get("n"), get("u"), get("r"), get("w")
-            fields = 3
-            if referrer is not None:
-                fields += 1
-            if width is not None:
-                fields += 1
-            called, kept, what = names[True], pages, _NOTHING_MORE
-            if len(document) != fields:
-                more = read_more(document)
-                if more is None:
-                    width = False  # which nothing is found under
-                else:
-                    props, amount, currency, interactive, hash_mode, depth, engaged_ms, _ = more
-                    called, kept = names[interactive], routes if hash_mode else pages
-                    what = _what(props, amount, currency, depth, engaged_ms)
-            try:
-                site, event = sites.get(site_id), called.get(name)
-                page = kept.get(url)
-                came = _DIRECT if referrer is None else cames.get(referrer)
-                who = None if width is True or width is False else whos.get(width)
-            except TypeError:  # a list or an object is found nowhere
-                site = None
+        for sent in events:
+            site_id, referrer, width = sent.d, sent.r, sent.w
+            called, kept = usual, pages
+            plain = (
+                sent.p is sent.ra is sent.rc is sent.revenue is sent.i is sent.h is sent.v is UNSET
+            )
+            engaged_ms, depth = sent.e, sent.sd
+            if plain and engaged_ms is depth is UNSET:
+                what = _NOTHING_MORE
+            elif (
+                plain
+                and type(engaged_ms) is type(depth) is int
+                and 0 <= engaged_ms <= ENGAGED_MS_MAX
+                and 0 <= depth <= SCROLL_DEPTH_MAX
+            ):
+                what = _ENGAGED % (engaged_ms, depth)
+            else:
+                props, amount, currency, interactive, hash_mode, depth, engaged_ms, _ = more_of(
+                    sent
+                )
+                called, kept = names[interactive], routes if hash_mode else pages
+                what = _what(props, amount, currency, depth, engaged_ms)
+            site, event, page = sites.get(site_id), called.get(sent.n), kept.get(sent.u)
+            came = cames.get(referrer) if referrer else _DIRECT
+            who = whos.get(None if width is UNSET else width)
             if site is None or event is None or page is None or came is None or who is None:
-                raw = read(document)
+                raw = read(sent)
                 if raw is None:
                     return None
                 add(raw)
@@ -250,6 +255,8 @@ def _event_columns(name: str, interactive: bool, source: str, ingest_api: str) -
 
 # The columns from `props` on of an event that says nothing of them.
 _NOTHING_MORE = _piece((None,) * 6)
+# And of one that says just for how long somebody looked (ms), and how far down (percent).
+_ENGAGED = b"null,null,null,%d,%d,null"
 
 
 def _what(

@@ -16,7 +16,7 @@ events API.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
@@ -39,6 +39,7 @@ SITES_PER_EVENT_MAX = 16  # each is one stored event; a page reports to two or t
 BATCH_EVENTS_MAX = 1000  # stored events: an event for three sites counts as three
 VERSION_LENGTH_MAX = 32
 ENGAGED_MS_MAX = 86_400_000  # no visit is longer than its UTC day
+SCROLL_DEPTH_MAX = 100  # percent
 QUERY_FIELDS_MAX = 100
 
 # Long name to short name, in the order in which they are looked for.
@@ -104,20 +105,13 @@ def from_json(body: bytes) -> RawEvent:
 
 
 def batch_from_json(body: bytes) -> list[RawEvent]:
-    """Read a JSON array of 1 to `BATCH_EVENTS_MAX` events; a refusal says which one, from 0."""
-    return read_batch(documents_from_json(body))
+    """Read a JSON array of 1 to `BATCH_EVENTS_MAX` events; a refusal says which one, from 0.
 
-
-def documents_from_json(body: bytes) -> list[Any]:
-    """Return the elements of a JSON array of 1 to `BATCH_EVENTS_MAX`; else raise InvalidInput."""
+    Raises MissingInput or InvalidInput.
+    """
     documents = read_json(body)
     if not isinstance(documents, list) or not 1 <= len(documents) <= BATCH_EVENTS_MAX:
         raise InvalidInput("The body is not a batch.", rule=_BATCH_RULE)
-    return documents
-
-
-def read_batch(documents: Sequence[Any]) -> list[RawEvent]:
-    """Read the elements of a batch; a refusal says which one, from 0."""
     raws: list[RawEvent] = []
     try:
         for document in documents:
@@ -202,7 +196,7 @@ def read_event(document: Document) -> RawEvent:
                 (sites, name, url, referrer, width, None, None, None, True, False, None, None, None)
             )
         # By position, and not by calling the class: its own way of doing so takes twice as long.
-        return _make_raw((sites, name, url, referrer, width, *_more(document, _AS_SHORT)))
+        return _make_raw((sites, name, url, referrer, width, *read_more(document)))
     return _read_any(document)
 
 
@@ -222,21 +216,16 @@ def _read_any(document: Document) -> RawEvent:
             _url(url, names),
             None if (referrer := get("r")) is None else _referrer(referrer, names),
             None if (width := get("w")) is None else _width(width, names),
-            *_more(document, names),
+            *read_more(document, names),
         )
     )
 
 
-def read_more(document: Document) -> tuple[Any, ...] | None:
-    """Return an event's fields of a `RawEvent` from props on, None if it has long names.
+def read_more(document: Document, names: _Names = _AS_SHORT) -> tuple[Any, ...]:
+    """Return the fields of a `RawEvent` from props on; raises InvalidInput.
 
-    Raises InvalidInput.
+    names: what the client wrote for a short name where that is not the same.
     """
-    return _more(document, _AS_SHORT) if _is_short(document) else None
-
-
-def _more(document: Document, names: _Names) -> tuple[Any, ...]:
-    """Return the fields of a `RawEvent` from props on."""
     get = document.get
     props, amount = get("p"), get("ra")
     currency: str | None = None
@@ -352,11 +341,11 @@ def _width(value: object, names: _Names) -> int:
 
 
 def _scroll_depth(value: object, names: _Names) -> int:
-    if type(value) is int and 0 <= value <= 100:  # as trackers send it
+    if type(value) is int and 0 <= value <= SCROLL_DEPTH_MAX:  # as trackers send it
         return value
     if type(value) is not int and type(value) is not float:
         _refuse("sd", names, "is not a number", "a percentage from 0 to 100")
-    return round(min(max(value, 0), 100))
+    return round(min(max(value, 0), SCROLL_DEPTH_MAX))
 
 
 def _engaged_ms(value: object, names: _Names) -> int | None:

@@ -17,11 +17,11 @@ from mallard.clock import Clock, to_datetime
 from mallard.errors import InvalidInput, MallardError, RateLimited
 from mallard.event import Event, Line, unpack
 from mallard.ingest.admission import ACCEPTED, Admission, Reason
+from mallard.ingest.batch import Sent, document_of, read_sent
 from mallard.ingest.payload import (
     BATCH_EVENTS_MAX,
-    Document,
     RawEvent,
-    read_batch,
+    batch_from_json,
     read_event,
 )
 from mallard.ingest.sender import Sender
@@ -56,8 +56,8 @@ class Enriches(Protocol):
 
     def lines_of_batch(
         self,
-        documents: Iterable[Document],
-        read: Callable[[Document], RawEvent | None],
+        events: Iterable[Sent],
+        read: Callable[[Sent], RawEvent | None],
         sender: Sender,
         at_us: int,
         source: str,
@@ -115,32 +115,32 @@ class Pipeline:
         self.submit(raws, sender, door, partial(_resolve, future))
         return await future
 
-    async def accept_batch(self, documents: Sequence[Any], sender: Sender) -> Outcome:
-        """Do what `accept` does with what `payload.read_batch` makes of a batch's elements.
+    async def accept_batch(self, body: bytes, sender: Sender) -> Outcome:
+        """Do what `accept` does with what `payload.batch_from_json` makes of a body.
 
         Raises what either raises.
         """
         lines, at_us = None, self._clock.now_ms() * 1000
-        if self._admission.takes_all_of(sender) and set(map(type, documents)) == {dict}:
-            lines = self._lines_of_batch(documents, sender, at_us)
-        if lines is None:  # something is dropped or refused: each event is asked what it is
-            return await self.accept(read_batch(documents), sender, "batch")
+        if self._admission.takes_all_of(sender) and (events := read_sent(body)) is not None:
+            lines = self._lines_of_batch(events, sender, at_us)
+        if lines is None:  # something is unusual, dropped or refused: each is asked what it is
+            return await self.accept(batch_from_json(body), sender, "batch")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._store(lines, at_us, _NONE_DROPPED, "batch", partial(_resolve, future))
         return await future
 
     def _lines_of_batch(
-        self, documents: Sequence[Document], sender: Sender, at_us: int
+        self, events: Sequence[Sent], sender: Sender, at_us: int
     ) -> list[Line] | None:
         """Return the lines of a batch of which all is stored, else None."""
 
-        def read(document: Document) -> RawEvent | None:
-            raw = read_event(document)
+        def read(sent: Sent) -> RawEvent | None:
+            raw = read_event(document_of(sent))
             return raw if self._admission.admits(raw) else None
 
         source = _source(sender, "batch")
         try:
-            lines = self._enricher.lines_of_batch(documents, read, sender, at_us, source, "batch")
+            lines = self._enricher.lines_of_batch(events, read, sender, at_us, source, "batch")
         except InvalidInput:
             return None
         return None if lines is None or len(lines) > BATCH_EVENTS_MAX else lines

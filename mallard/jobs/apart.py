@@ -8,6 +8,7 @@ be it a lack of memory or a library's crash, leaves the server and what is store
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 from mallard.errors import StorageError
 from mallard.processes import end_with, give_way, start
 
+PIPE_BYTES = 1024 * 1024  # as much as Linux gives to anybody
 END_SECONDS = 10.0  # for a process that has nothing more to do
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
@@ -58,6 +60,7 @@ class Apart:
         """
         if self._process is None:
             self._process = start(_PROGRAM, str(os.getpid()), passed=self._held)
+            _widen(self._process)
         process = self._process
         try:
             made: _Made | _Failed = _asked(process, (function, task))
@@ -92,6 +95,13 @@ class Apart:
         except subprocess.TimeoutExpired:  # somebody has stopped it
             process.kill()
             process.wait()
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Have a process told more at a time: 10 MB take 7 ms so, and 15 by Linux's usual 64 KiB."""
+    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdin:
+        with contextlib.suppress(OSError):  # its user may have many such pipes
+            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _asked(process: subprocess.Popen[bytes], what: object) -> Any:

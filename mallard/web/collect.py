@@ -21,13 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from mallard.errors import MallardError, MissingInput
 from mallard.ingest.address import AddressReader
-from mallard.ingest.payload import (
-    RawEvent,
-    documents_from_json,
-    from_json,
-    from_query,
-    read_batch,
-)
+from mallard.ingest.payload import RawEvent, batch_from_json, from_json, from_query
 from mallard.ingest.pipeline import Outcome, Pipeline
 from mallard.telemetry import Telemetry
 from mallard.web.body import BodyReader
@@ -173,14 +167,13 @@ class Collector:
                 return
             await self._pipeline.await_room(again=True)
             # Nobody comes in between from here to where the room is taken.
-            documents = documents_from_json(body)
             sender = self._senders.read(scope, headers)
             if _is_debug(headers):
-                raws = read_batch(documents)
+                raws = batch_from_json(body)
                 explained = [self._pipeline.explain(raw, sender, "batch") for raw in raws]
                 await _respond_json(send, explained)
                 return
-            outcome = await self._pipeline.accept_batch(documents, sender)
+            outcome = await self._pipeline.accept_batch(body, sender)
         except MallardError as error:
             await self._refuse(send, error, headers)
             return

@@ -121,18 +121,16 @@ async def test_a_trim_keeps_the_loop_from_writing_and_not_from_going_on(rigs: Ri
     assert rig.files.writers == ["mallard-log", "mallard-log"]
 
 
-async def test_a_flush_asks_the_thread_to_trim_only_where_a_segment_ends(
-    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig = rigs()
-    await rig.quick()
-    await rig.buffer.append([make_event()])
-    asked: list[object] = []
-    monkeypatch.setattr(rig.buffer, "_trim", asked.append)
-    rig.buffer.release(1)  # the newest segment holds more
-    assert asked == []
-    rig.buffer.release(2)
-    assert len(asked) == 1
+async def test_a_flush_waits_for_no_turn_while_the_log_holds_more(rigs: Rigs) -> None:
+    rig = rigs(segment_bytes=1)
+    for _ in range(4):
+        await rig.buffer.append([make_event()])
+    assert rig.buffer.wal.segment_count == 4
+    with rig.buffer._committer.turn:
+        rig.buffer.release(2)
+    assert rig.buffer.wal.segment_count == 2
+    rig.buffer.release(4)
+    assert rig.buffer.wal.segment_count == 0
 
 
 @pytest.fixture

@@ -112,6 +112,13 @@ class LogMachine(RuleBasedStateMachine):
             assert not removes
         self.files.fail = ""
 
+    @rule(frames=st.integers(1, 6))
+    def retire(self, frames: int) -> None:
+        held = [f for f in self.acknowledged if f.last_position > self.watermark][:frames]
+        if held:
+            self.watermark = held[-1].last_position
+        self.wal.retire(self.watermark)
+
     @rule(removes=st.booleans())
     def remove_retired(self, removes: bool) -> None:
         self.files.fail = "" if removes else "remove"

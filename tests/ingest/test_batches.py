@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +18,11 @@ from mallard.errors import Forbidden, InvalidInput, MallardError, RateLimited
 from mallard.event import Line
 from mallard.files import Files
 from mallard.ingest.admission import Admission, Reason
+from mallard.ingest.batch import Sent, document_of, read_sent
 from mallard.ingest.bots import Bots
 from mallard.ingest.enrichment import Enricher
 from mallard.ingest.geo import Places
-from mallard.ingest.payload import read_batch
+from mallard.ingest.payload import LONG_NAMES, batch_from_json, read_event
 from mallard.ingest.pipeline import Outcome, Pipeline
 from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
@@ -73,11 +76,14 @@ class Door:
         self.enricher = enricher
 
     async def together(self, documents: Sequence[Any], sender: Sender) -> Any:
-        return await self._told(self.pipeline.accept_batch(documents, sender))
+        return await self.body(orjson.dumps(documents), sender)
 
-    async def one_by_one(self, documents: Sequence[Any], sender: Sender) -> Any:
+    async def body(self, body: bytes, sender: Sender) -> Any:
+        return await self._told(self.pipeline.accept_batch(body, sender))
+
+    async def one_by_one(self, body: bytes, sender: Sender) -> Any:
         try:
-            raws = read_batch(documents)
+            raws = batch_from_json(body)
         except MallardError as error:
             return _shown(error)
         return await self._told(self.pipeline.accept(raws, sender, "batch"))
@@ -145,18 +151,39 @@ SETTINGS = st.sampled_from(
 )
 
 
-@given(st.lists(SOUND, min_size=1, max_size=6), st.lists(ANY, max_size=1), SENDERS, SETTINGS)
+_LONG = {short: long for long, short in reversed(LONG_NAMES.items())}
+NAMES = st.sampled_from([{}, _LONG])
+FORMS = st.sampled_from([orjson.dumps, lambda value: json.dumps(value).encode()])
+
+
+@given(
+    st.lists(SOUND, min_size=1, max_size=6),
+    st.lists(ANY, max_size=1),
+    SENDERS,
+    SETTINGS,
+    NAMES,
+    FORMS,
+)
 async def test_a_batch_is_what_its_events_are_one_by_one(
-    sound: list[Any], other: list[Any], sender: Sender, settings: dict[str, Any]
+    sound: list[Any],
+    other: list[Any],
+    sender: Sender,
+    settings: dict[str, Any],
+    names: dict[str, str],
+    write: Callable[[Any], bytes],
 ) -> None:
     known = Door(**settings)
     await known.together(sound * 2, sender)  # what is new there has been seen in the second half
     known.telemetry.dropped.clear()
     known.pipeline._admission._rate_limit._full_at.clear()
-    documents = sound + other
-    assert await known.together(documents, sender) == await Door(**settings).one_by_one(
-        documents, sender
-    )
+    body = write([_renamed(document, names) for document in sound + other])
+    assert await known.body(body, sender) == await Door(**settings).one_by_one(body, sender)
+
+
+def _renamed(document: Any, names: dict[str, str]) -> Any:
+    if type(document) is not dict:
+        return document
+    return {names.get(name, name): value for name, value in document.items()}
 
 
 async def test_of_what_was_seen_before_nothing_is_read_again() -> None:
@@ -165,13 +192,13 @@ async def test_of_what_was_seen_before_nothing_is_read_again() -> None:
     read: list[Any] = []
 
     def lines(documents: Sequence[Any]) -> Any:
-        def noted(document: Any) -> Any:
-            read.append(document)
-            return read_batch([document])[0]
+        def noted(sent: Sent) -> Any:
+            read.append(document_of(sent))
+            return read_event(document_of(sent))
 
-        return door.enricher.lines_of_batch(
-            documents, noted, make_sender(), NOON_US, "API", "batch"
-        )
+        events = read_sent(orjson.dumps(documents))
+        assert events is not None
+        return door.enricher.lines_of_batch(events, noted, make_sender(), NOON_US, "API", "batch")
 
     assert len(set(lines([document] * 3))) == 1
     assert len(read) == 1

@@ -15,8 +15,9 @@ from mallard.config import IngestConfig, PrivacyConfig
 from mallard.errors import Forbidden, Overloaded, RateLimited
 from mallard.event import Event, Line, line_of, unpack
 from mallard.ingest.admission import Admission, Reason
+from mallard.ingest.batch import Sent
 from mallard.ingest.bots import Bots
-from mallard.ingest.payload import Document, RawEvent
+from mallard.ingest.payload import RawEvent
 from mallard.ingest.pipeline import Outcome, Pipeline, readable
 from mallard.ingest.rate_limit import RateLimit
 from mallard.ingest.referrer import Referrers
@@ -43,8 +44,8 @@ class Enricher:
 
     def lines_of_batch(
         self,
-        documents: Iterable[Document],
-        read: Callable[[Document], RawEvent | None],
+        events: Iterable[Sent],
+        read: Callable[[Sent], RawEvent | None],
         sender: Sender,
         at_us: int,
         source: str,
