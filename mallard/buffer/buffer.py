@@ -155,15 +155,18 @@ class Buffer:
             failure = self._committer.failure
             if failure and self._config.durability == "memory":
                 raise refusal(failure)
-            if not self._ring.reserve(len(lines)):
+            rows = len(lines)
+            if not self._ring.reserve(rows):
                 raise self._ring_full()
             if self._group is None:
                 # Once a turn: asking which loop runs is a system call (Python before 3.12).
                 loop = asyncio.get_running_loop()
                 self._group = Group(loop, self._clock.monotonic(), [])
                 loop.call_soon(self._end_turn)
-            self._group.appends.append(_make_append((lines, received_at, settle)))
-            self._group.rows += len(lines)
+            # One after the other now, not when they are written: they are in the processor's cache.
+            payload = b"\n".join(lines)
+            self._group.appends.append(_make_append((payload, rows, received_at, settle)))
+            self._group.rows += rows
 
     def _ring_full(self) -> Overloaded:
         self._telemetry.failures["ring_full"] += 1

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from mallard.buffer.wal import Wal
 from mallard.clock import Clock
 from mallard.config import BufferConfig
 from mallard.errors import Overloaded
-from mallard.event import Frame, Line
+from mallard.event import Frame
 from mallard.files import Files
 from mallard.telemetry import Telemetry
 from mallard.uring import Syncs
@@ -56,9 +56,13 @@ Tell = Callable[[Settled], None]
 
 
 class Append(NamedTuple):
-    """What one request wants committed, when it was received (µs), and who is to be told."""
+    """What one request wants committed, when it was received (µs), and who is to be told.
 
-    lines: Sequence[Line]
+    payload: a line for each of so many rows, with an end of a line between two.
+    """
+
+    payload: bytes
+    rows: int
     received_at: int
     settle: Settle
 
@@ -182,12 +186,13 @@ class Committer:
         for at, run in _runs(appends, loaded_at, self._clock.now_us()):
             loaded_at = at
             start = position
-            lines: list[Line] = []
-            for more, _, settle in run:
+            payloads: list[bytes] = []
+            for payload, rows, _, settle in run:
                 settled.append((settle, _make_receipt((position, loaded_at))))
-                position += len(more)
-                lines += more
-            frame = Frame._make((start, loaded_at, self._node, len(lines), b"\n".join(lines)))
+                position += rows
+                payloads.append(payload)
+            rows = position - start
+            frame = Frame._make((start, loaded_at, self._node, rows, b"\n".join(payloads)))
             data += encode(frame)
             frames.append((frame, size_bytes(frame)))
         written = _Written(groups, appends, frames, position, loaded_at, settled)
@@ -240,7 +245,7 @@ class Committer:
 
     def _give_room_back(self, appends: list[Append]) -> None:
         if not self._shown:  # from then on it is the frames'
-            self._ring.cancel(sum(len(append.lines) for append in appends))
+            self._ring.cancel(sum(append.rows for append in appends))
 
     def _show(self, frames: list[tuple[Frame, int]], position: int, loaded_at: int) -> None:
         self._next_position = position
@@ -310,7 +315,7 @@ def _runs(appends: list[Append], loaded_at: int, now_us: int) -> Iterator[tuple[
     rows = 0
     for append in appends:
         at = max(loaded_at, _commit_time(append.received_at, now_us))
-        count = len(append.lines)
+        count = append.rows
         if run and (at != loaded_at or rows + count > JOINED_EVENTS_MAX):
             yield loaded_at, run
             run, rows = [], 0

@@ -120,19 +120,32 @@ class Pipeline:
 
         Raises what either raises.
         """
-        lines, at_us = None, self._clock.now_ms() * 1000
-        if self._admission.takes_all_of(sender) and (events := read_sent(body)) is not None:
-            lines = self._lines_of_batch(events, sender, at_us)
-        if lines is None:  # something is unusual, dropped or refused: each is asked what it is
-            return await self.accept(batch_from_json(body), sender, "batch")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._store(lines, at_us, _NONE_DROPPED, "batch", partial(_resolve, future))
-        return await future
+        if self._submit_batch(body, sender, partial(_resolve, future)):
+            return await future
+        # Something is unusual, dropped or refused: each event is asked what it is.
+        return await self.accept(batch_from_json(body), sender, "batch")
 
-    def _lines_of_batch(
-        self, events: Sequence[Sent], sender: Sender, at_us: int
-    ) -> list[Line] | None:
-        """Return the lines of a batch of which all is stored, else None."""
+    def _submit_batch(self, body: bytes, sender: Sender, settle: Settle) -> bool:
+        """Do what `submit` does, and return True, with a batch that is as most are.
+
+        Nothing of it stays here while it is on its way to the disk: what a thousand events take is
+        let go of while it is still in the processor's cache, which is a tenth of the time.
+        """
+        if not self._admission.takes_all_of(sender):
+            return False
+        at_us = self._clock.now_ms() * 1000
+        lines = self._lines_of_batch(body, sender, at_us)
+        if lines is None:
+            return False
+        self._store(lines, at_us, _NONE_DROPPED, "batch", settle)
+        return True
+
+    def _lines_of_batch(self, body: bytes, sender: Sender, at_us: int) -> list[Line] | None:
+        """Return the lines of a batch that is as usual and of which all is stored, else None."""
+        events = read_sent(body)
+        if events is None:
+            return None
 
         def read(sent: Sent) -> RawEvent | None:
             raw = read_event(document_of(sent))
@@ -173,11 +186,13 @@ class Pipeline:
         door: Door,
         settle: Settle,
     ) -> None:
+        count = len(lines)
+
         def stored(result: object) -> None:
             if isinstance(result, Exception):
                 settle(result)
             else:
-                settle(self._outcome(len(lines), dropped, door))
+                settle(self._outcome(count, dropped, door))
 
         self._buffer.submit(lines, at_us, stored)
 
