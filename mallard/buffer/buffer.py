@@ -97,7 +97,7 @@ class Buffer:
         self._watched: asyncio.AbstractEventLoop | None = None  # the loop that hears of syncs
         self._under_way: asyncio.AbstractEventLoop | None = None  # whose group is being synced
         self._landing = threading.Lock()
-        self._trimming = threading.Lock()
+        self._trimming = threading.Lock()  # one thread at a time removes segments
         self._thread = threading.Thread(target=self._run, name="mallard-log", daemon=True)
         self._closed = False
         self._door = threading.Lock()  # so that nothing comes into the queue after its end
@@ -155,7 +155,8 @@ class Buffer:
             failure = self._committer.failure
             if failure and self._config.durability == "memory":
                 raise refusal(failure)
-            rows = len(lines)
+            # One after the other now, not when they are written: they are in the processor's cache.
+            rows, payload = len(lines), b"\n".join(lines)
             if not self._ring.reserve(rows):
                 raise self._ring_full()
             if self._group is None:
@@ -163,8 +164,6 @@ class Buffer:
                 loop = asyncio.get_running_loop()
                 self._group = Group(loop, self._clock.monotonic(), [])
                 loop.call_soon(self._end_turn)
-            # One after the other now, not when they are written: they are in the processor's cache.
-            payload = b"\n".join(lines)
             self._group.appends.append(_make_append((payload, rows, received_at, settle)))
             self._group.rows += rows
 

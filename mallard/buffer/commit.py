@@ -270,7 +270,10 @@ class Committer:
             self.failure = _reason(error)
 
     def is_all_in_parts(self, watermark: int) -> bool:
-        """Return whether parts up to a position hold all events; any thread may ask."""
+        """Return whether parts up to a position hold all events; any thread may ask.
+
+        Without the turn, what is there a moment later may be more.
+        """
         return self._next_position == watermark + 1
 
     def trim(self, watermark: int, roll: bool) -> None:

@@ -181,7 +181,7 @@ def _renamed(name: str, first: int) -> str:
 class Wal:
     """Appends frames to the newest segment; used by one thread at a time.
 
-    But `retire` and `remove_retired`, which one other thread may use beside it.
+    But `retire` and `remove_retired`, which one other thread at a time may use beside it.
     """
 
     def __init__(self, folder: Path, files: Files, segment_bytes: int, quarantine: Path) -> None:
@@ -226,7 +226,8 @@ class Wal:
     @property
     def first_position(self) -> int | None:
         """The position that the oldest segment begins with; None when there is no segment."""
-        return next((first for first, _ in (*self._retired, *self._segments)), None)
+        newer = self._segments[:1]  # looked at first: it may be retired meanwhile
+        return next((first for first, _ in (*self._retired[:1], *newer)), None)
 
     @property
     def segment_count(self) -> int:

@@ -8,15 +8,23 @@ Invariant: of what comes out here no key was there twice, and no value is lost.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from msgspec import UNSET, MsgspecError, Raw, Struct, UnsetType, defstruct
+from msgspec import UNSET, Meta, MsgspecError, Raw, Struct, UnsetType, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import astuple, fields
 
 from mallard.errors import InvalidInput
+from mallard.event import INT32_MAX
 from mallard.ingest.json_reader import DEPTH_MAX, read_json
-from mallard.ingest.payload import BATCH_EVENTS_MAX, LONG_NAMES, Document, read_more
+from mallard.ingest.payload import (
+    BATCH_EVENTS_MAX,
+    ENGAGED_MS_MAX,
+    LONG_NAMES,
+    SCROLL_DEPTH_MAX,
+    Document,
+    read_more,
+)
 
 # Around the value of a field are the batch and the event.
 _LEVELS_MAX = DEPTH_MAX - 2
@@ -25,16 +33,17 @@ _LEVELS_MAX = DEPTH_MAX - 2
 class Sent(Struct, gc=False, rename={"revenue": "$"}):
     """An event as it was sent, by its short names; UNSET where it says nothing, None for a null.
 
-    Only the types are checked. What is Raw is JSON that nobody has looked into.
+    Texts may be anything yet; numbers are within their bounds, without which those of thousands of
+    digits take a hundred times as long to read. What is Raw is JSON that nobody has looked into.
     """
 
     d: str
     n: str
     u: str
     r: str | UnsetType | None = UNSET
-    w: int | UnsetType | None = UNSET
-    e: int | UnsetType | None = UNSET
-    sd: int | UnsetType | None = UNSET
+    w: Annotated[int, Meta(ge=0, le=INT32_MAX)] | UnsetType | None = UNSET
+    e: Annotated[int, Meta(ge=0, le=ENGAGED_MS_MAX)] | UnsetType | None = UNSET
+    sd: Annotated[int, Meta(ge=0, le=SCROLL_DEPTH_MAX)] | UnsetType | None = UNSET
     p: Raw | UnsetType = UNSET
     ra: Raw | UnsetType = UNSET
     rc: Raw | UnsetType = UNSET
@@ -100,6 +109,7 @@ def _quotes(text: bytes) -> int:
 
 
 def _said(names: tuple[str, ...], values: tuple[Any, ...]) -> Document:
+    """Return what is not UNSET by its name, all of it looked into."""
     return {
         name: _value(value) if type(value) is Raw else value
         for name, value in zip(names, values, strict=True)

@@ -63,7 +63,10 @@ class Enriches(Protocol):
         source: str,
         ingest_api: str,
     ) -> list[Line] | None:
-        """Do the same for events as they were sent; None if read gave None for one."""
+        """Do the same for events as they were sent; None if read gave None for one.
+
+        Raises what read does, and InvalidInput for some that are to be read in another way.
+        """
 
 
 class Appends(Protocol):

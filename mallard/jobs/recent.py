@@ -18,10 +18,8 @@ from mallard.store.part import Derived, Part
 from mallard.store.workshop import Workshop
 
 # Payloads are sent in pieces of at least so much: each is a wait for the interpreter, which the
-# event loop has. 10,000 events took 40 ms by 64 KiB. A long one begins a piece, and batches'
-# are pieces as they are: to put 10 MB together holds the interpreter for 5 ms.
+# event loop has. 10,000 events took 40 ms by 64 KiB.
 PIECE_BYTES = 1024 * 1024
-ALONE_BYTES = 64 * 1024
 # The process ends after so long without work: it takes as much memory as an idle server.
 STAYS_SECONDS = 60.0
 
@@ -93,11 +91,11 @@ def _sent(data: Path, frames: Sequence[Frame]) -> _Sent:
     piece: list[bytes] = []
     size = 0
     for payload in payloads:
-        if piece and (len(payload) >= ALONE_BYTES or size >= PIECE_BYTES):
-            texts.append(b"".join(piece))
-            piece, size = [], 0
         piece.append(payload)
         size += len(payload)
+        if size >= PIECE_BYTES:
+            texts.append(b"".join(piece))
+            piece, size = [], 0
     texts.append(b"".join(piece))
     return _Sent(data, positions, loaded_at, nodes, rows, list(map(len, payloads)), texts)
 

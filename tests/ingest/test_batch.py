@@ -82,6 +82,8 @@ D, REST = '"d":"a"', '"n":"x","u":"/"'
         orjson.dumps([{**EVENT, "w": 360.0}]),
         orjson.dumps([{**EVENT, "w": True}]),
         orjson.dumps([{**EVENT, "sd": 50.5}]),
+        orjson.dumps([{**EVENT, "w": 2**31}]),
+        json.dumps([{**EVENT, "e": 10**4000}]).encode(),
         batch(D, REST).replace(b"x", b"\xff"),
         batch(r'"d":"\ud800"', REST),
         batch(D, D, REST),

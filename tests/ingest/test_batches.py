@@ -186,6 +186,20 @@ def _renamed(document: Any, names: dict[str, str]) -> Any:
     return {names.get(name, name): value for name, value in document.items()}
 
 
+NUMBERS = [None, -1, 0, 1, 100, 101, 86_400_000, 86_400_001, 10**30, 1.5, "absent"]
+
+
+@pytest.mark.parametrize("engaged_ms", NUMBERS)
+@pytest.mark.parametrize("depth", NUMBERS)
+async def test_how_long_and_how_far_is_what_it_is_one_by_one(engaged_ms: Any, depth: Any) -> None:
+    known = Door()
+    await known.together([{**EVENT, "n": "engagement"}], make_sender())
+    said = {"e": engaged_ms, "sd": depth, "w": 7}
+    event = {**EVENT, "n": "engagement", **{k: v for k, v in said.items() if v != "absent"}}
+    body = json.dumps([event] * 2).encode()
+    assert await known.body(body, make_sender()) == await Door().one_by_one(body, make_sender())
+
+
 async def test_of_what_was_seen_before_nothing_is_read_again() -> None:
     door = Door()
     document = {**EVENT, "r": "https://b.org/", "w": 360, "p": {"a": 1}}
