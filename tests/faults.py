@@ -23,6 +23,20 @@ class Crash(SystemExit):
     """The process ends here; a thread that raises it ends without a word."""
 
 
+class FailingCommits(Files):
+    """Real files, but commits of the manifest raise, "before" or "after" they happen: `fail`."""
+
+    def __init__(self) -> None:
+        self.fail = ""
+
+    def commit(self, database: sqlite3.Connection) -> None:
+        if self.fail == "before":
+            raise OSError(errno.EIO, "Input/output error")
+        super().commit(database)
+        if self.fail == "after":
+            raise sqlite3.OperationalError("disk I/O error")
+
+
 class Fault(Enum):
     """What happens at the chosen step."""
 

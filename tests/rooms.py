@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +17,7 @@ from mallard.files import Files
 from mallard.jobs.flush import Flusher
 from mallard.store.local import LocalStore
 from mallard.telemetry import Telemetry
-
-
-class FailingCommits(Files):
-    """Real files, but commits of the manifest raise: before anything happened, or after it did."""
-
-    def __init__(self) -> None:
-        self.fail = ""
-
-    def commit(self, database: sqlite3.Connection) -> None:
-        if self.fail == "before":
-            raise OSError(errno.EIO, "Input/output error")
-        super().commit(database)
-        if self.fail == "after":
-            raise OSError(errno.EIO, "Input/output error")
+from tests.faults import FailingCommits
 
 
 class Rooms:

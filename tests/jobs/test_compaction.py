@@ -28,7 +28,7 @@ from mallard.store.turns import turns
 from mallard.telemetry import Telemetry
 from tests import oracle
 from tests.factories import NOON_US, make_event
-from tests.rooms import FailingCommits
+from tests.faults import FailingCommits
 from tests.sql import ask
 from tests.stored import A, B, C, Stored, date
 

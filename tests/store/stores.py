@@ -14,22 +14,17 @@ from mallard.event import Frame, to_table
 from mallard.files import Files
 from mallard.store.local import LocalStore
 from tests.factories import NOON_US, make_event
+from tests.faults import FailingCommits
 from tests.sql import ask
 
 
-class Failing(Files):
-    """Commits that raise before or after they happen, reads of the manifest that fail, renames."""
-
-    def __init__(self) -> None:
-        self.fail = ""
+class Failing(FailingCommits):
+    """And reads of the manifest after a commit, renames, or removals."""
 
     def commit(self, database: sqlite3.Connection) -> None:
-        if self.fail == "before":
-            raise OSError(errno.EIO, "Input/output error")
         super().commit(database)
-        if self.fail in {"after", "after, unreadable"}:
-            if self.fail == "after, unreadable":
-                database.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        if self.fail == "after, unreadable":
+            database.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
             raise OSError(errno.EIO, "Input/output error")
 
     def rename(self, source: Path, target: Path) -> None:

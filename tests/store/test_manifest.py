@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import sqlite3
 import stat
 from pathlib import Path
@@ -12,6 +11,7 @@ from mallard.files import Files
 from mallard.store.manifest import Manifest
 from mallard.store.part import Part
 from mallard.store.snapshot import Change
+from tests.faults import FailingCommits
 
 
 def make_part(name: str, position_sum: int = 3, last_loaded_at: int = 9) -> Part:
@@ -31,20 +31,6 @@ def make_part(name: str, position_sum: int = 3, last_loaded_at: int = 9) -> Part
         schema_version=1,
         digest="00",
     )
-
-
-class FailingCommit(Files):
-    """Commits raise: before anything happened, or after it did."""
-
-    def __init__(self) -> None:
-        self.fail = ""
-
-    def commit(self, database: sqlite3.Connection) -> None:
-        if self.fail == "before":
-            raise OSError(errno.EIO, "Input/output error")
-        super().commit(database)
-        if self.fail == "after":
-            raise sqlite3.OperationalError("disk I/O error")
 
 
 def test_a_version_is_parts_in_parts_out_and_the_watermark_and_survives_reopening(
@@ -94,7 +80,7 @@ def test_a_quarantined_part_is_not_live_until_it_is_taken_back(tmp_path: Path) -
 def test_a_commit_that_fails_raises_and_the_next_one_works(
     when: str, watermark: int, tmp_path: Path
 ) -> None:
-    files = FailingCommit()
+    files = FailingCommits()
     manifest = Manifest(tmp_path / "mallard.db", files)
     files.fail = when
     with pytest.raises(StorageError, match="could not be written"):
