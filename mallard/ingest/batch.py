@@ -72,7 +72,7 @@ def _long() -> type[Struct]:
     names = {short: long for long, short in reversed(LONG_NAMES.items())}
     names["revenue"] = names.pop("$")
     kept = [(field.name, field.type, field.default) for field in fields(Sent)]
-    return defstruct("SentLong", kept, bases=(), gc=False, rename=names)
+    return defstruct("SentLong", kept, gc=False, rename=names)
 
 
 _DECODERS = (Decoder(list[Sent]), Decoder(list[_long()]))  # type: ignore[misc]

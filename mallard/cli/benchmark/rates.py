@@ -153,12 +153,11 @@ def _memory_rows(idle: int, single: int, batch: int) -> Iterator[Row]:
 def acknowledgement(setting: Setting) -> Row:
     """Return the row of the 99th percentile at half of the top rate, among all that goes on.
 
-    The top rate is that of the same seconds among the same: half of what only a server without
-    queries takes may be all that one with them does, and an hour's may be twice as much on a shared
-    machine. A flush comes every second, as it would at these rates by the number of events as
-    shipped; merges come four times as often, so that there is one in most rounds. Server, client
-    and queries share all cores here: on a core of its own the client would take one from the other
-    two. Rounds are short and many: what another's work on the machine spoils are single ones then.
+    The top rate is that of the same seconds: an hour's may be twice as much on a shared machine.
+    A flush comes every second, as it would at these rates by the number of events as shipped;
+    merges come four times as often, so that there is one in most rounds. Server, client and queries
+    share all cores here: on a core of its own the client would take one from the other two. Rounds
+    are short and many: what another's work on the machine spoils are single ones then.
     """
     data, cores = setting.folder / "busy", setting.cores
     settings = {"store.merge_files": "4", **FLUSH_SOON}
@@ -175,8 +174,9 @@ def acknowledgement(setting: Setting) -> Row:
             server.drain()
             plan = Plan(server.port, "single", 1, setting.seconds, warm, IDLE_RATE)
             idle.append(measured(plan, cores.all))
+            top.append(setting.load(server.port).rate)
+            server.drain()
             with Reader(data, cores.all) as reader:
-                top.append(setting.load(server.port).rate)
                 plan = Plan(
                     server.port, "single", CONNECTIONS, 2 * setting.seconds, warm, top[-1] / 2
                 )
