@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 NICENESS = 10  # of 19: where a server wants a core too, it gets about nine tenths of it
+_SHARE_MIN = 0.1  # what is left of a core for one that gives way
 # What libraries look for at their start; nothing else of the server's environment is passed on.
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # What was given back is not kept for later: the system counts it as taken.
@@ -58,8 +59,9 @@ def give_way(niceness: int = NICENESS) -> None:
 def take_idle_time() -> None:
     """Have this process work when nobody else wants its core, for good; else it gives way.
 
-    With all cores wanted by others it stands nearly still. It is for one that nobody waits for but
-    the person who started it. Threads of it that run already stay as they are.
+    With all cores wanted by others it stands nearly still: it is for one that nobody waits for but
+    the person who started it, or that somebody watches by `lacks_idle_time`. Threads of it that run
+    already stay as they are.
 
     Beside queries on all cores that only gave way, one request in a hundred took three times as
     long: Linux has those who wake up wait for a core, though one gives way, and not for idle time.
@@ -68,6 +70,26 @@ def take_idle_time() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):  # no Linux, or a sandbox that does not let it
         give_way()
+
+
+def processor_seconds(process: int) -> float:
+    """Return the processor time of all threads so far; 0 where the system hides it.
+
+    Source: proc_pid_stat(5), the 14th and 15th field.
+    """
+    fields = _stat(Path(f"/proc/{process}/stat"))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def lacks_idle_time(process: int, had: float, seconds: float) -> bool:
+    """Tell whether a process that took idle time wants a core, and got less than by giving way.
+
+    had: its processor time in the last so many seconds. False where the system hides it.
+    """
+    if had > seconds * _SHARE_MIN:
+        return False
+    threads = Path(f"/proc/{process}/task").glob("*/stat")
+    return any(fields[0] == "R" for fields in map(_stat, threads) if fields)
 
 
 def cores() -> int:
@@ -102,6 +124,17 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit(1)
+
+
+def _stat(path: Path) -> list[str]:
+    """Return what the system says of a process or thread behind its name; nothing of one gone.
+
+    Source: proc_pid_stat(5), from the 3rd field, the state, on.
+    """
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _environment() -> dict[str, str]:

@@ -3,13 +3,22 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mallard.processes import NICENESS, TURN_NS, take_idle_time, take_short_turns
+from mallard.processes import (
+    NICENESS,
+    TURN_NS,
+    lacks_idle_time,
+    processor_seconds,
+    start,
+    take_idle_time,
+    take_short_turns,
+)
 
 _SCHED_GETATTR = {"x86_64": 315, "aarch64": 275, "riscv64": 275}
 _KNOWN = sys.platform == "linux" and platform.machine() in _SCHED_GETATTR
@@ -76,6 +85,36 @@ def test_where_no_time_is_idle_a_process_gives_way(monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(os, "SCHED_IDLE", raising=False)
     take_idle_time()
     assert asked == [NICENESS]
+
+
+@needs_linux
+def test_who_wants_a_core_and_hardly_had_one_lacks_idle_time() -> None:
+    me = os.getpid()  # one that runs wants a core
+    assert lacks_idle_time(me, 0.0, 30.0)
+    assert lacks_idle_time(me, 3.0, 30.0)
+    assert not lacks_idle_time(me, 3.1, 30.0)
+
+
+@needs_linux
+def test_who_wants_no_core_lacks_none() -> None:
+    with start("input()") as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert not lacks_idle_time(process.pid, 0.0, 30.0)
+        process.kill()
+    assert not lacks_idle_time(process.pid, 0.0, 30.0)
+    assert processor_seconds(process.pid) == 0.0
+
+
+@needs_linux
+def test_processor_time_is_that_of_all_threads() -> None:
+    before, own = processor_seconds(os.getpid()), os.times()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sum, range(3_000_000)).result()
+    after, now = processor_seconds(os.getpid()), os.times()
+    spent = now.user + now.system - own.user - own.system
+    assert spent > 0
+    assert after - before == pytest.approx(spent, abs=0.03)
 
 
 def test_a_machine_without_them_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

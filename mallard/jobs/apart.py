@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -18,10 +19,19 @@ from collections.abc import Callable, Collection
 from typing import Any, BinaryIO, TypeVar
 
 from mallard.errors import StorageError
-from mallard.processes import end_with, give_way, start
+from mallard.processes import (
+    end_with,
+    give_way,
+    lacks_idle_time,
+    processor_seconds,
+    start,
+    take_idle_time,
+)
 
 PIPE_BYTES = 1024 * 1024  # as much as Linux gives to anybody
 END_SECONDS = 10.0  # for a process that has nothing more to do
+# How long one in idle time may get next to none, and so hold up the jobs that come after it.
+PATIENCE_SECONDS = 30.0
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
 # That nothing was answered, or nothing that can be read; what was installed meanwhile is another
@@ -39,6 +49,10 @@ class Ended(StorageError):
     """The process ended before it had done its work, and may have left files behind."""
 
 
+class Starved(Ended):
+    """The process was to work in idle time, there was none, and it was ended."""
+
+
 class Apart:
     """Does one thing at a time for a thread; any thread may interrupt it."""
 
@@ -52,18 +66,21 @@ class Apart:
         self._stays = stays
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, function: Callable[[_Task], _Made], task: _Task) -> _Made:
+    def call(self, function: Callable[[_Task], _Made], task: _Task, *, idle: bool = False) -> _Made:
         """Return what a module's function makes of a task; both can be pickled.
 
-        Raises StorageError for whatever it raised, `Ended` when it did not come to an end, and
-        OSError when there can be no process.
+        idle: a process that is started for it works in idle time, not beside the server.
+
+        Raises StorageError for whatever it raised, `Ended` when it did not come to an end,
+        `Starved` when there was no idle time, and OSError when there can be no process.
         """
         if self._process is None:
-            self._process = start(_PROGRAM, str(os.getpid()), passed=self._held)
+            mode = ["idle"] if idle else []
+            self._process = start(_PROGRAM, str(os.getpid()), *mode, passed=self._held)
             _widen(self._process)
         process = self._process
         try:
-            made: _Made | _Failed = _asked(process, (function, task))
+            made: _Made | _Failed = _asked(process, (function, task), idle=idle)
         except _UNHEARD as error:
             self.end()
             raise Ended(f"its process ended with {process.returncode}") from error
@@ -104,12 +121,26 @@ def _widen(process: subprocess.Popen[bytes]) -> None:
             fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def _asked(process: subprocess.Popen[bytes], what: object) -> Any:
+def _asked(process: subprocess.Popen[bytes], what: object, *, idle: bool) -> Any:
     """Return what a process answers; raises EOFError or BrokenPipeError when it does not."""
     assert process.stdin and process.stdout
     pickle.dump(what, process.stdin)
     process.stdin.flush()
+    if idle:
+        _await(process)
     return pickle.load(process.stdout)  # noqa: S301 - from the process that was started here
+
+
+def _await(process: subprocess.Popen[bytes]) -> None:
+    """Return once a process that works in idle time answers or ends, or raise `Starved`."""
+    assert process.stdout
+    answer = select.poll()
+    answer.register(process.stdout)
+    had = processor_seconds(process.pid)
+    while not answer.poll(PATIENCE_SECONDS * 1000):
+        before, had = had, processor_seconds(process.pid)
+        if lacks_idle_time(process.pid, had - before, PATIENCE_SECONDS):
+            raise Starved(f"its process had no idle time for {PATIENCE_SECONDS:g} s")
 
 
 class _Failed(str):
@@ -123,7 +154,10 @@ def main() -> None:
     end_with(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGTERM):  # a whole group's: the server will say
         signal.signal(number, signal.SIG_IGN)
-    give_way()
+    if sys.argv[2:] == ["idle"]:
+        take_idle_time()
+    else:
+        give_way()
     output = os.fdopen(os.dup(1), "wb")
     # Nothing else reaches it: DuckDB shows how far it is where it takes a program for a person.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

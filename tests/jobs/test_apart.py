@@ -16,7 +16,7 @@ import pytest
 
 from mallard.errors import StorageError
 from mallard.files import FolderLock
-from mallard.jobs.apart import Apart, Ended
+from mallard.jobs.apart import Apart, Ended, Starved
 from mallard.processes import NICENESS, start
 
 
@@ -62,6 +62,15 @@ def is_running(process: int) -> bool:
     return True
 
 
+def scheduling_class(_: None) -> int:
+    return os.sched_getscheduler(0)
+
+
+def wait_for_ever(_: None) -> None:
+    while True:
+        signal.pause()
+
+
 def be_told_to_stop(number: int) -> int:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -77,6 +86,46 @@ def say_and_wait(fifo: Path) -> None:
 
 def test_a_process_returns_what_is_made_and_gives_way() -> None:
     assert Apart().call(niceness, 0) == min(19, os.nice(0) + NICENESS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")
+def test_a_process_works_in_idle_time_when_asked_to() -> None:
+    assert Apart().call(scheduling_class, None, idle=True) == os.SCHED_IDLE
+    assert Apart().call(scheduling_class, None) == os.SCHED_OTHER
+
+
+def test_a_process_is_waited_for_as_long_as_it_has_idle_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def lacks(process: int, had: float, seconds: float) -> bool:
+        assert is_running(process)
+        asked.append(seconds)
+        return False
+
+    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.lacks_idle_time", lacks)
+    assert Apart().call(os.fspath, "answer", idle=True) == "answer"
+    assert set(asked) == {0.001}
+    asked.clear()
+    assert Apart().call(os.fspath, "answer") == "answer"
+    assert not asked
+
+
+def test_a_process_without_idle_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+
+    def lacks(process: int, had: float, seconds: float) -> bool:
+        processes.append(process)
+        return len(processes) == 3
+
+    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.lacks_idle_time", lacks)
+    with pytest.raises(Starved, match="idle"):
+        Apart().call(wait_for_ever, None, idle=True)
+    assert len(set(processes)) == 1
+    assert not is_running(processes[0])
 
 
 def test_what_goes_wrong_in_a_process_is_told_in_its_words_alone(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,6 +322,20 @@ def write_and_die(store: Writing, connection: DuckDBPyConnection, work: Merge | 
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def write_and_wait_for_idle_time(
+    store: Writing, connection: DuckDBPyConnection, work: Merge | Settle
+) -> Change:
+    """Write what there is to write; in idle time, say so and never come to an end."""
+    change = write(store, connection, work)
+    if os.sched_getscheduler(0) != os.SCHED_IDLE:
+        return change
+    part = work.parts[0]
+    data = Path(store.source(part).removesuffix(part.location))
+    (data / "waits").touch()
+    while True:
+        signal.pause()
+
+
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compacting]:
     monkeypatch.setattr("mallard.jobs.worker.ROWS_APART", 3)
@@ -341,6 +356,31 @@ def test_much_is_compacted_in_a_process_of_its_own(
     assert history(apart) == ["flush", "flush", "merge", "flush", "compaction"]
     assert apart.snapshot.is_settled(A, DATE)
     assert apart.stored.positions() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")
+def test_what_gets_no_idle_time_is_done_once_more_beside_the_server(
+    apart: Compacting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart.stored.flush(0, A, B)
+    apart.stored.flush(0, A)
+    monkeypatch.setattr("mallard.jobs.compaction.write", write_and_wait_for_idle_time)
+    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr(
+        "mallard.jobs.apart.lacks_idle_time", lambda *_: (tmp_path / "waits").exists()
+    )
+    apart.run(day=3)
+    assert (tmp_path / "waits").exists()
+    assert apart.compactor.problems == []
+    assert history(apart) == ["flush", "flush", "compaction"]
+    assert apart.stored.positions() == [1, 2, 3]
+    assert list((tmp_path / SPILLED).iterdir()) == []
+    visits = [day.sessions for day in apart.snapshot.days.values() if day.sessions]
+    live = {apart.store.source(part) for part in apart.snapshot.parts}
+    live |= {apart.store.source(file) for file in visits}
+    retired = {apart.store.source_of_retired(each) for each in apart.store.retired()}
+    there = {str(path) for path in tmp_path.rglob("*.parquet*") if "empty" not in path.name}
+    assert there == live | retired
 
 
 def test_a_process_that_dies_leaves_nothing_and_the_server_goes_on(

@@ -24,6 +24,7 @@ import orjson
 from mallard.cli.benchmark.load import Plan, Result
 from mallard.cli.benchmark.traffic import EVENT_PATH, back_end_request
 from mallard.errors import MallardError
+from mallard.processes import processor_seconds
 from mallard.settings import variable
 
 _SERVES = re.compile(rb"serves http://127\.0\.0\.1:(\d+)")
@@ -135,17 +136,9 @@ class Process:
         return sum(map(_peak_bytes, (pid, *started)))
 
     def processor_seconds(self) -> float:
-        """Return the processor time of all threads so far; 0 where the system hides it.
-
-        Source: proc_pid_stat(5), the 14th and 15th field, of which the first 2 are before ")".
-        """
+        """Return the processor time of all threads so far; 0 where the system hides it."""
         assert self._process is not None
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except FileNotFoundError:
-            return 0.0
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self._process.pid)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         """Return the status and the body, as sent, of a GET."""
