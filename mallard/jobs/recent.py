@@ -6,7 +6,8 @@ the server's process it took 50 to 100 ms, in which one request in fifty waited 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,6 @@ from mallard.jobs.apart import Apart
 from mallard.store.part import Derived, Part
 from mallard.store.workshop import Workshop
 
-# Payloads are sent in pieces of at least so much: each is a wait for the interpreter, which the
-# event loop has. 10,000 events took 40 ms by 64 KiB.
-PIECE_BYTES = 1024 * 1024
 # The process ends after so long without work: it takes as much memory as an idle server.
 STAYS_SECONDS = 60.0
 
@@ -44,7 +42,10 @@ class RecentWriter:
         written again, and removed by the store's `tidy` otherwise.
         """
         try:
-            return self._apart.call(_write, _sent(self._data, frames))
+            positions, loaded_at, nodes, rows, payloads = zip(*frames, strict=True)
+            lengths = list(map(len, payloads))
+            sent = _Sent(self._data, positions, loaded_at, nodes, rows, lengths)
+            return self._apart.call_with(_write, sent, payloads)
         finally:
             self._used_at = self._clock.monotonic()
 
@@ -66,7 +67,7 @@ class RecentWriter:
 class _Sent(NamedTuple):
     """The folder to write to, and frames by their columns, which are sooner sent than frames.
 
-    texts: the payloads, of `lengths`, one after the other in pieces.
+    lengths: of their payloads, in bytes.
     """
 
     data: Path
@@ -75,7 +76,6 @@ class _Sent(NamedTuple):
     nodes: Sequence[int]
     rows: Sequence[int]
     lengths: Sequence[int]
-    texts: Sequence[bytes]
 
 
 class _Workshop(Workshop):
@@ -85,32 +85,10 @@ class _Workshop(Workshop):
         pass
 
 
-def _sent(data: Path, frames: Sequence[Frame]) -> _Sent:
-    positions, loaded_at, nodes, rows, payloads = zip(*frames, strict=True)
-    texts: list[bytes] = []
-    piece: list[bytes] = []
-    size = 0
-    for payload in payloads:
-        piece.append(payload)
-        size += len(payload)
-        if size >= PIECE_BYTES:
-            texts.append(b"".join(piece))
-            piece, size = [], 0
-    texts.append(b"".join(piece))
-    return _Sent(data, positions, loaded_at, nodes, rows, list(map(len, payloads)), texts)
-
-
-def _payloads(sent: _Sent) -> Iterator[bytes]:
-    pieces = iter(sent.texts)
-    piece, at = b"", 0
-    for length in sent.lengths:
-        if at == len(piece):
-            piece, at = next(pieces), 0
-        yield piece[at : at + length]
-        at += length
-
-
-def _write(sent: _Sent) -> tuple[Part, ...]:
-    columns = sent.first_positions, sent.loaded_at, sent.nodes, sent.rows, _payloads(sent)
+def _write(sent: _Sent, text: bytes) -> tuple[Part, ...]:
+    """Write frames as parts; text: their payloads, one after the other."""
+    ends = accumulate(sent.lengths)
+    payloads = [text[end - size : end] for size, end in zip(sent.lengths, ends, strict=True)]
+    columns = sent.first_positions, sent.loaded_at, sent.nodes, sent.rows, payloads
     frames = [Frame._make(values) for values in zip(*columns, strict=True)]
     return _Workshop(sent.data, Files()).write_recent(to_table(frames))

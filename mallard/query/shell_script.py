@@ -152,18 +152,26 @@ def write_script(data: Path, snapshot: Snapshot, months: Iterable[str]) -> str:
         Listed.VISITS: _files("[visits]", "NOT open"),
         Listed.OPEN: _files("parts", "open", recent),
     }
-    statements = [
+    first = [
         *_read_days(data, months, left),
         # Views and macros find their columns in one file of each list.
         *(_set(variable, Sql(f"{files} LIMIT 1")) for variable, files in lists.items()),
         *views(filled, snapshot.rules, tail=False),
-        *MACROS,
+    ]
+    last = [
         *(_set(variable, files) for variable, files in lists.items()),
         Sql("DROP TABLE mallard_days"),
     ]
-    return "\n".join(
-        [_HEAD.format(data=data), *(f"{dedent(each).strip()};" for each in statements), ""]
-    )
+    head = _HEAD.format(data=data)
+    return "\n".join([head, *map(_statement, first), *_MACROS, *map(_statement, last), ""])
+
+
+def _statement(sql: Sql) -> str:
+    return f"{dedent(sql).strip()};"
+
+
+# Once: each flush waits for the script.
+_MACROS = [_statement(each) for each in MACROS]
 
 
 def _read_days(data: Path, months: Iterable[str], left: Iterable[SiteDay]) -> list[Sql]:

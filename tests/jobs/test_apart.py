@@ -66,6 +66,10 @@ def scheduling_class(_: None) -> int:
     return os.sched_getscheduler(0)
 
 
+def with_text(task: object, text: bytes) -> tuple[object, bytes]:
+    return task, text
+
+
 def wait_for_ever(_: None) -> None:
     while True:
         signal.pause()
@@ -177,17 +181,45 @@ def test_one_that_somebody_has_stopped_is_ended_all_the_same(
 
 @pytest.mark.parametrize("cut", [1, 20])
 def test_a_server_that_ends_in_the_middle_of_a_word_is_no_fault_of_the_process(cut: int) -> None:
-    said = pickle.dumps((own_number, None))[:-cut]
+    said = pickle.dumps((own_number, (None,), None))[:-cut]
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.communicate(said) == (b"", b"")
     assert one.returncode == 0
+
+
+def test_a_server_that_ends_in_the_middle_of_a_text_is_no_fault_of_the_process() -> None:
+    said = pickle.dumps((with_text, ("task",), 4)) + b"abc"
+    with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
+        assert one.communicate(said) == (b"", b"")
+    assert one.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "texts", [[], [b""], [b"a", b"", b"bc"], [b"%d," % n for n in range(3_000)]]
+)
+def test_texts_come_as_one(texts: list[bytes]) -> None:
+    apart = Apart(stays=True)
+    for _ in range(2):
+        assert apart.call_with(with_text, "task", texts) == ("task", b"".join(texts))
+    assert apart.call(own_number, None) > 0  # nothing of them is left in the pipe
+    apart.end()
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_texts_that_are_not_written_at_once_come_all_the_same(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "writev", lambda to, texts: write(to, b"".join(texts)[:most]))
+    monkeypatch.setattr(os, "write", lambda to, text: write(to, text[:most]))
+    assert Apart().call_with(with_text, 7, [b"abc", b"defgh"]) == (7, b"abcdefgh")
 
 
 def test_a_server_that_does_not_hear_the_answer_is_no_fault_of_the_process() -> None:
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.stdin and one.stdout and one.stderr
         one.stdout.close()
-        one.stdin.write(pickle.dumps((own_number, None)))
+        one.stdin.write(pickle.dumps((own_number, (None,), None)))
         one.stdin.flush()
         assert one.stderr.read() == b""
     assert one.returncode == 0

@@ -54,11 +54,11 @@ def process_of(writer: RecentWriter) -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 300, 1_000_000])
+@pytest.mark.parametrize("texts_at_once", [1, 2, 1_000])
 def test_it_writes_what_the_server_would_write_itself(
-    piece_bytes: int, writer: RecentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts_at_once: int, writer: RecentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mallard.jobs.recent.PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr("mallard.jobs.apart.TEXTS_AT_ONCE", texts_at_once)
     here = tmp_path / "here"
     (here / "recent").mkdir(parents=True)
     frames = two_days()
