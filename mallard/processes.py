@@ -82,11 +82,14 @@ def processor_seconds(process: int) -> float:
 
 
 def lacks_idle_time(process: int, had: float, seconds: float) -> bool:
-    """Tell whether a process that took idle time wants a core, and got less than by giving way.
+    """Tell whether a process in idle time wants a core now, and got less than by giving way.
 
     had: its processor time in the last so many seconds. False where the system hides it.
     """
-    if had > seconds * _SHARE_MIN:
+    try:
+        if had > seconds * _SHARE_MIN or os.sched_getscheduler(process) != os.SCHED_IDLE:
+            return False
+    except (AttributeError, OSError):
         return False
     threads = Path(f"/proc/{process}/task").glob("*/stat")
     return any(fields[0] == "R" for fields in map(_stat, threads) if fields)
@@ -127,13 +130,13 @@ def end_with(parent: int) -> None:
 
 
 def _stat(path: Path) -> list[str]:
-    """Return what the system says of a process or thread behind its name; nothing of one gone.
+    """Return what the system says of a process or thread behind its name; nothing when it hides it.
 
     Source: proc_pid_stat(5), from the 3rd field, the state, on.
     """
     try:
-        return path.read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        return path.read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
         return []
 
 

@@ -87,18 +87,24 @@ def test_where_no_time_is_idle_a_process_gives_way(monkeypatch: pytest.MonkeyPat
     assert asked == [NICENESS]
 
 
-@needs_linux
-def test_who_wants_a_core_and_hardly_had_one_lacks_idle_time() -> None:
-    me = os.getpid()  # one that runs wants a core
-    assert lacks_idle_time(me, 0.0, 30.0)
-    assert lacks_idle_time(me, 3.0, 30.0)
-    assert not lacks_idle_time(me, 3.1, 30.0)
+SPIN = """
+from mallard.processes import take_idle_time
+%s
+print("spins", flush=True)
+while True:
+    pass
+"""
 
 
 @needs_linux
-def test_who_wants_no_core_lacks_none() -> None:
-    with start("input()") as process:
-        os.kill(process.pid, signal.SIGSTOP)
+def test_who_wants_a_core_in_idle_time_and_hardly_had_one_lacks_it() -> None:
+    with start(SPIN % "take_idle_time()") as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert lacks_idle_time(process.pid, 0.0, 30.0)
+        assert lacks_idle_time(process.pid, 3.0, 30.0)
+        assert not lacks_idle_time(process.pid, 3.1, 30.0)
+        os.kill(process.pid, signal.SIGSTOP)  # wants none
         os.waitpid(process.pid, os.WUNTRACED)
         assert not lacks_idle_time(process.pid, 0.0, 30.0)
         process.kill()
@@ -107,13 +113,33 @@ def test_who_wants_no_core_lacks_none() -> None:
 
 
 @needs_linux
+def test_who_takes_no_idle_time_lacks_none() -> None:
+    with start(SPIN % "") as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert not lacks_idle_time(process.pid, 0.0, 30.0)
+        process.kill()
+
+
+def test_where_the_system_hides_processes_none_lacks_idle_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hide(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.read_text", hide)
+    assert processor_seconds(os.getpid()) == 0.0
+    assert not lacks_idle_time(os.getpid(), 0.0, 30.0)
+
+
+@needs_linux
 def test_processor_time_is_that_of_all_threads() -> None:
     before, own = processor_seconds(os.getpid()), os.times()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(sum, range(3_000_000)).result()
+        pool.submit(sum, range(20_000_000)).result()
     after, now = processor_seconds(os.getpid()), os.times()
     spent = now.user + now.system - own.user - own.system
-    assert spent > 0
+    assert spent > 0.06
     assert after - before == pytest.approx(spent, abs=0.03)
 
 

@@ -31,8 +31,12 @@ from mallard.processes import (
 PIPE_BYTES = 1024 * 1024  # as much as Linux gives to anybody
 TEXTS_AT_ONCE = 1024  # as many as Linux and macOS take in one writev(2)
 END_SECONDS = 10.0  # for a process that has nothing more to do
-# How long one in idle time may get next to none, and so hold up the jobs that come after it.
-PATIENCE_SECONDS = 30.0
+# How long one in idle time may get next to none, and so hold up the jobs that come after it: so
+# many looks that follow each other find that, as one may be waiting for the disk, or have been
+# stopped with all others.
+LOOK_SECONDS = 6.0
+LOOKS = 5
+CALLS_BESIDE = 20  # after one that got none, so many do not try: a core may be taken for long
 _PROGRAM = "from mallard.jobs.apart import main; main()"
 
 # That nothing was answered, or nothing that can be read; what was installed meanwhile is another
@@ -66,11 +70,13 @@ class Apart:
         self._held = held
         self._stays = stays
         self._process: subprocess.Popen[bytes] | None = None
+        self._beside = 0  # so many calls do not take idle time
 
     def call(self, function: Callable[[_Task], _Made], task: _Task, *, idle: bool = False) -> _Made:
         """Return what a module's function makes of a task; both can be pickled.
 
-        idle: a process that is started for it works in idle time, not beside the server.
+        idle: it is done in idle time, and only gives way for the next `CALLS_BESIDE` after
+        `Starved`.
 
         Raises StorageError for whatever it raised, `Ended` when it did not come to an end,
         `Starved` when there was no idle time, and OSError when there can be no process.
@@ -96,15 +102,18 @@ class Apart:
         *,
         idle: bool = False,
     ) -> Any:
+        if idle and self._beside:
+            self._beside -= 1
+            idle = False
         if self._process is None:
-            mode = ["idle"] if idle else []
-            self._process = start(_PROGRAM, str(os.getpid()), *mode, passed=self._held)
+            self._process = start(_PROGRAM, str(os.getpid()), passed=self._held)
             _widen(self._process)
         process = self._process
         try:
-            _ask(process, function, arguments, texts)
-            if idle:
-                _await(process)
+            _ask(process, function, arguments, texts, idle=idle)
+            if idle and _is_starved(process):
+                self._beside = CALLS_BESIDE
+                raise Starved("its process had no idle time")
             made = _answered(process)
         except _UNHEARD as error:
             self.end()
@@ -151,11 +160,13 @@ def _ask(
     function: Callable[..., object],
     arguments: tuple[object, ...],
     texts: Sequence[bytes] | None,
+    *,
+    idle: bool,
 ) -> None:
     """Tell a process what to do; raises BrokenPipeError when it is gone."""
     assert process.stdin
     size = None if texts is None else sum(map(len, texts))
-    pickle.dump((function, arguments, size), process.stdin)
+    pickle.dump((function, arguments, size, idle), process.stdin)
     process.stdin.flush()
     texts = texts or ()
     for at in range(0, len(texts), TEXTS_AT_ONCE):
@@ -177,16 +188,19 @@ def _answered(process: subprocess.Popen[bytes]) -> Any:
     return pickle.load(process.stdout)  # noqa: S301 - from the process that was started here
 
 
-def _await(process: subprocess.Popen[bytes]) -> None:
-    """Return once a process that works in idle time answers or ends, or raise `Starved`."""
+def _is_starved(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the answer of a process in idle time, or for its end, while it has some."""
     assert process.stdout
     answer = select.poll()
-    answer.register(process.stdout)
-    had = processor_seconds(process.pid)
-    while not answer.poll(PATIENCE_SECONDS * 1000):
+    answer.register(process.stdout, select.POLLIN)
+    had, lacking = processor_seconds(process.pid), 0
+    while not answer.poll(LOOK_SECONDS * 1000):
         before, had = had, processor_seconds(process.pid)
-        if lacks_idle_time(process.pid, had - before, PATIENCE_SECONDS):
-            raise Starved(f"its process had no idle time for {PATIENCE_SECONDS:g} s")
+        lacks = lacks_idle_time(process.pid, had - before, LOOK_SECONDS)
+        lacking = lacking + 1 if lacks else 0
+        if lacking == LOOKS:
+            return True
+    return False
 
 
 class _Failed(str):
@@ -200,10 +214,7 @@ def main() -> None:
     end_with(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGTERM):  # a whole group's: the server will say
         signal.signal(number, signal.SIG_IGN)
-    if sys.argv[2:] == ["idle"]:
-        take_idle_time()
-    else:
-        give_way()
+    give_way()
     output = os.fdopen(os.dup(1), "wb")
     # Nothing else reaches it: DuckDB shows how far it is where it takes a program for a person.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -222,12 +233,14 @@ def _answer(asked: BinaryIO) -> object:
 
     Raises EOFError and UnpicklingError when the server did not say all of it.
     """
-    function, arguments, size = pickle.load(asked)  # noqa: S301 - from the server
+    function, arguments, size, idle = pickle.load(asked)  # noqa: S301 - from the server
     if size is not None:
         text = asked.read(size)
         if len(text) < size:
             raise EOFError
         arguments += (text,)
+    if idle:
+        take_idle_time()  # only now: the server waits until it has said all
     try:
         return function(*arguments)
     except Exception as error:  # noqa: BLE001 - the top of a process

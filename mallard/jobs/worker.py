@@ -58,10 +58,10 @@ class Worker:
         if self._apart is None or rows < ROWS_APART:
             return whole.done(self._store, self._use)
         try:
-            return self._do_apart(self._apart, whole, idle=True)
+            return self._do_apart(self._apart, whole)
         except Starved as error:
             _log.info("once more, not in idle time: %s", error)
-            return self._do_apart(self._apart, whole, idle=False)
+            return self._do_apart(self._apart, whole)
 
     def interrupt(self) -> None:
         """End what is under way, which then did not happen; call it until `do` has ended."""
@@ -70,9 +70,9 @@ class Worker:
         if self._apart:
             self._apart.interrupt()
 
-    def _do_apart(self, apart: Apart, whole: _Whole[_Task, _Made], *, idle: bool) -> _Made:
+    def _do_apart(self, apart: Apart, whole: _Whole[_Task, _Made]) -> _Made:
         try:
-            return apart.call(_done, whole, idle=idle)
+            return apart.call(_done, whole, idle=True)
         except Ended:
             self._store.tidy()
             remove_spilled(self._data, whole.spill)

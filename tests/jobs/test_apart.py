@@ -16,7 +16,7 @@ import pytest
 
 from mallard.errors import StorageError
 from mallard.files import FolderLock
-from mallard.jobs.apart import Apart, Ended, Starved
+from mallard.jobs.apart import LOOKS, Apart, Ended, Starved
 from mallard.processes import NICENESS, start
 
 
@@ -98,7 +98,7 @@ def test_a_process_works_in_idle_time_when_asked_to() -> None:
     assert Apart().call(scheduling_class, None) == os.SCHED_OTHER
 
 
-def test_a_process_is_waited_for_as_long_as_it_has_idle_time(
+def test_a_process_is_waited_for_as_long_as_it_has_some_idle_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[float] = []
@@ -106,9 +106,9 @@ def test_a_process_is_waited_for_as_long_as_it_has_idle_time(
     def lacks(process: int, had: float, seconds: float) -> bool:
         assert is_running(process)
         asked.append(seconds)
-        return False
+        return len(asked) % LOOKS > 0
 
-    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.LOOK_SECONDS", 0.001)
     monkeypatch.setattr("mallard.jobs.apart.lacks_idle_time", lacks)
     assert Apart().call(os.fspath, "answer", idle=True) == "answer"
     assert set(asked) == {0.001}
@@ -117,19 +117,30 @@ def test_a_process_is_waited_for_as_long_as_it_has_idle_time(
     assert not asked
 
 
-def test_a_process_without_idle_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")
+def test_a_process_without_idle_time_is_ended_and_some_that_follow_do_not_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     processes: list[int] = []
 
     def lacks(process: int, had: float, seconds: float) -> bool:
         processes.append(process)
-        return len(processes) == 3
+        return True
 
-    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.CALLS_BESIDE", 2)
     monkeypatch.setattr("mallard.jobs.apart.lacks_idle_time", lacks)
+    apart = Apart()
     with pytest.raises(Starved, match="idle"):
-        Apart().call(wait_for_ever, None, idle=True)
+        apart.call(wait_for_ever, None, idle=True)
+    assert len(processes) == LOOKS
     assert len(set(processes)) == 1
     assert not is_running(processes[0])
+    monkeypatch.setattr("mallard.jobs.apart.lacks_idle_time", lambda *_: False)
+    assert apart.call(scheduling_class, None, idle=True) == os.SCHED_OTHER
+    assert apart.call(scheduling_class, None) == os.SCHED_OTHER
+    assert apart.call(scheduling_class, None, idle=True) == os.SCHED_OTHER
+    assert apart.call(scheduling_class, None, idle=True) == os.SCHED_IDLE
 
 
 def test_what_goes_wrong_in_a_process_is_told_in_its_words_alone(
@@ -181,14 +192,14 @@ def test_one_that_somebody_has_stopped_is_ended_all_the_same(
 
 @pytest.mark.parametrize("cut", [1, 20])
 def test_a_server_that_ends_in_the_middle_of_a_word_is_no_fault_of_the_process(cut: int) -> None:
-    said = pickle.dumps((own_number, (None,), None))[:-cut]
+    said = pickle.dumps((own_number, (None,), None, False))[:-cut]
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.communicate(said) == (b"", b"")
     assert one.returncode == 0
 
 
 def test_a_server_that_ends_in_the_middle_of_a_text_is_no_fault_of_the_process() -> None:
-    said = pickle.dumps((with_text, ("task",), 4)) + b"abc"
+    said = pickle.dumps((with_text, ("task",), 4, False)) + b"abc"
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.communicate(said) == (b"", b"")
     assert one.returncode == 0
@@ -219,7 +230,7 @@ def test_a_server_that_does_not_hear_the_answer_is_no_fault_of_the_process() -> 
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.stdin and one.stdout and one.stderr
         one.stdout.close()
-        one.stdin.write(pickle.dumps((own_number, (None,), None)))
+        one.stdin.write(pickle.dumps((own_number, (None,), None, False)))
         one.stdin.flush()
         assert one.stderr.read() == b""
     assert one.returncode == 0

@@ -365,7 +365,7 @@ def test_what_gets_no_idle_time_is_done_once_more_beside_the_server(
     apart.stored.flush(0, A, B)
     apart.stored.flush(0, A)
     monkeypatch.setattr("mallard.jobs.compaction.write", write_and_wait_for_idle_time)
-    monkeypatch.setattr("mallard.jobs.apart.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("mallard.jobs.apart.LOOK_SECONDS", 0.001)
     monkeypatch.setattr(
         "mallard.jobs.apart.lacks_idle_time", lambda *_: (tmp_path / "waits").exists()
     )
