@@ -31,9 +31,8 @@ from mallard.processes import (
 PIPE_BYTES = 1024 * 1024  # as much as Linux gives to anybody
 TEXTS_AT_ONCE = 1024  # as many as Linux and macOS take in one writev(2)
 END_SECONDS = 10.0  # for a process that has nothing more to do
-# How long one in idle time may get next to none, and so hold up the jobs that come after it: so
-# many looks that follow each other find that, as one may be waiting for the disk, or have been
-# stopped with all others.
+# One in idle time that gets next to none holds up the jobs that come after it. So many looks in a
+# row must find that: a single one may be at a wait for the disk, or after the machine stood still.
 LOOK_SECONDS = 6.0
 LOOKS = 5
 CALLS_BESIDE = 20  # after one that got none, so many do not try: a core may be taken for long
@@ -81,7 +80,7 @@ class Apart:
         Raises StorageError for whatever it raised, `Ended` when it did not come to an end,
         `Starved` when there was no idle time, and OSError when there can be no process.
         """
-        made: _Made = self._call(function, (task,), None, idle=idle)
+        made: _Made = self._call(function, task, None, idle=idle)
         return made
 
     def call_with(
@@ -91,13 +90,13 @@ class Apart:
 
         The system puts them together: 5 MB took Python's interpreter from others for 2 ms.
         """
-        made: _Made = self._call(function, (task,), texts)
+        made: _Made = self._call(function, task, texts)
         return made
 
     def _call(
         self,
         function: Callable[..., object],
-        arguments: tuple[object, ...],
+        task: object,
         texts: Sequence[bytes] | None,
         *,
         idle: bool = False,
@@ -110,7 +109,7 @@ class Apart:
             _widen(self._process)
         process = self._process
         try:
-            _ask(process, function, arguments, texts, idle=idle)
+            _ask(process, function, task, texts, idle=idle)
             if idle and _is_starved(process):
                 self._beside = CALLS_BESIDE
                 raise Starved("its process had no idle time")
@@ -158,7 +157,7 @@ def _widen(process: subprocess.Popen[bytes]) -> None:
 def _ask(
     process: subprocess.Popen[bytes],
     function: Callable[..., object],
-    arguments: tuple[object, ...],
+    task: object,
     texts: Sequence[bytes] | None,
     *,
     idle: bool,
@@ -166,7 +165,7 @@ def _ask(
     """Tell a process what to do; raises BrokenPipeError when it is gone."""
     assert process.stdin
     size = None if texts is None else sum(map(len, texts))
-    pickle.dump((function, arguments, size, idle), process.stdin)
+    pickle.dump((function, task, size, idle), process.stdin)
     process.stdin.flush()
     texts = texts or ()
     for at in range(0, len(texts), TEXTS_AT_ONCE):
@@ -233,15 +232,13 @@ def _answer(asked: BinaryIO) -> object:
 
     Raises EOFError and UnpicklingError when the server did not say all of it.
     """
-    function, arguments, size, idle = pickle.load(asked)  # noqa: S301 - from the server
-    if size is not None:
-        text = asked.read(size)
-        if len(text) < size:
-            raise EOFError
-        arguments += (text,)
+    function, task, size, idle = pickle.load(asked)  # noqa: S301 - from the server
+    text = b"" if size is None else asked.read(size)
+    if size is not None and len(text) < size:
+        raise EOFError
     if idle:
         take_idle_time()  # only now: the server waits until it has said all
     try:
-        return function(*arguments)
+        return function(task) if size is None else function(task, text)
     except Exception as error:  # noqa: BLE001 - the top of a process
         return _Failed(str(error) or type(error).__name__)

@@ -192,14 +192,14 @@ def test_one_that_somebody_has_stopped_is_ended_all_the_same(
 
 @pytest.mark.parametrize("cut", [1, 20])
 def test_a_server_that_ends_in_the_middle_of_a_word_is_no_fault_of_the_process(cut: int) -> None:
-    said = pickle.dumps((own_number, (None,), None, False))[:-cut]
+    said = pickle.dumps((own_number, None, None, False))[:-cut]
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.communicate(said) == (b"", b"")
     assert one.returncode == 0
 
 
 def test_a_server_that_ends_in_the_middle_of_a_text_is_no_fault_of_the_process() -> None:
-    said = pickle.dumps((with_text, ("task",), 4, False)) + b"abc"
+    said = pickle.dumps((with_text, "task", 4, False)) + b"abc"
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.communicate(said) == (b"", b"")
     assert one.returncode == 0
@@ -230,7 +230,7 @@ def test_a_server_that_does_not_hear_the_answer_is_no_fault_of_the_process() -> 
     with start("from mallard.jobs.apart import main; main()", str(os.getpid()), errors=PIPE) as one:
         assert one.stdin and one.stdout and one.stderr
         one.stdout.close()
-        one.stdin.write(pickle.dumps((own_number, (None,), None, False)))
+        one.stdin.write(pickle.dumps((own_number, None, None, False)))
         one.stdin.flush()
         assert one.stderr.read() == b""
     assert one.returncode == 0
