@@ -4,7 +4,9 @@ uvicorn's protocol takes a request's head of any size, for any time, and any num
 sent ahead of their answers. Invariants here:
 * A head that is larger than `HEAD_BYTES_MAX` or takes longer than `HEAD_SECONDS_MAX`, and a whole
   message beyond `MESSAGE_BYTES_MAX` or `MESSAGE_SECONDS_MAX`, chunk sizes and trailers included,
-  ends the connection. The door a message is for has narrower limits of its own and answers first.
+  ends the connection. The door a message is for has narrower limits of its own and answers first;
+  what still comes then is dropped, up to `ANSWERED_BYTES_MAX`: most clients read when all is sent,
+  and would be told of a lost connection instead of what was wrong.
 * A trailer is not taken for a header.
 * An offer to upgrade is ignored, as RFC 9110 (7.8) allows: Java's client makes one with each first
   request, and uvicorn would lose the body that comes with it.
@@ -29,6 +31,7 @@ HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS_MAX = 10.0
 # A batch may have 1 MiB; sent in tiny chunks it takes some times that.
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+ANSWERED_BYTES_MAX = 64 * 1024 * 1024
 MESSAGE_SECONDS_MAX = 30.0
 AHEAD_MAX = 128  # requests that wait for the answers to earlier ones; browsers send none ahead
 
@@ -93,7 +96,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head and b"pgrade" in data:
             data = _UPGRADE.sub(rb"\r\nX-grade:", data)
         super().data_received(data)
-        if self._received_bytes > (HEAD_BYTES_MAX if self._in_head else MESSAGE_BYTES_MAX):
+        if self._received_bytes > self._bytes_max():
             self._refuse(431)
         elif len(self.pipeline) > AHEAD_MAX:
             self.transport.close()
@@ -167,6 +170,11 @@ class Connection(HttpToolsProtocol):
             self._await_next(left)
         else:
             super().timeout_keep_alive_handler()
+
+    def _bytes_max(self) -> int:
+        if self._in_head:
+            return HEAD_BYTES_MAX
+        return ANSWERED_BYTES_MAX if self.cycle.response_complete else MESSAGE_BYTES_MAX
 
     def _has_gone(self) -> None:
         if self._gone is not None:

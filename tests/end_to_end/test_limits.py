@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import orjson
+import pytest
 
 from tests.end_to_end.server import RunningServer
 from tests.end_to_end.wire import Connection
@@ -24,11 +25,12 @@ async def test_a_body_that_is_too_large_is_answered_before_it_is_all_there(
         assert orjson.loads(answer.body)["error"] == "payload_too_large"
 
 
+@pytest.mark.parametrize("mebibytes", [4, 50])
 async def test_who_sends_all_of_a_body_that_is_too_large_gets_the_answer_and_may_go_on(
-    server: RunningServer,
+    server: RunningServer, mebibytes: int
 ) -> None:
     async with await Connection.open(server.port) as connection:
-        large = EVENT[:-1] + b',"x":"' + b"x" * 4 * 1024 * 1024 + b'"}'
+        large = EVENT[:-1] + b',"x":"' + b"x" * mebibytes * 1024 * 1024 + b'"}'
         answer = await connection.request("POST", "/api/event", large)
         assert (answer.status, orjson.loads(answer.body)["error"]) == (413, "payload_too_large")
         assert (await connection.request("POST", "/api/event", EVENT)).status == 202
