@@ -226,6 +226,7 @@ def test_a_segment_whose_name_the_next_append_may_give_again_is_not_left_for_lat
     log.wal.disown(2)
     log.wal.close()
     log.wal.trim(1, 2)
+    assert log.files.removed == [segment_name(1), segment_name(2)]  # the older one first
     log.append(make_frame(2, "stored"))
     log.wal.remove_retired()
     assert log.read(1)[0] == [make_frame(2, "stored")]
