@@ -19,7 +19,7 @@ _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # What was given back is not kept for later: the system counts it as taken.
 _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-TURN_NS = 100_000  # the shortest that Linux gives; 2.8 ms is usual on two cores
+TURN_NS = 100_000  # the shortest that Linux gives; 1.4 ms is usual on two cores
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # by machine: sched_setattr(2)
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, turn (ns), ...
 _RESET_ON_FORK = 1
