@@ -14,6 +14,7 @@ from mallard.processes import (
     NICENESS,
     TURN_NS,
     lacks_idle_time,
+    pausing,
     processor_seconds,
     start,
     take_idle_time,
@@ -130,6 +131,38 @@ def test_where_the_system_hides_processes_none_lacks_idle_time(
     monkeypatch.setattr("pathlib.Path.read_text", hide)
     assert processor_seconds(os.getpid()) == 0.0
     assert not lacks_idle_time(os.getpid(), 0.0, 30.0)
+
+
+PAUSES = """
+import os, resource, signal
+from mallard.processes import pausing
+
+def slept():
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+with pausing():
+    before = slept()
+    while slept() < before + 20:
+        pass
+assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+os.kill(os.getpid(), signal.SIGALRM)
+print("paused", flush=True)
+"""
+
+
+@needs_linux
+def test_what_computes_pauses_again_and_again_until_it_is_done() -> None:
+    with start(PAUSES) as process:
+        assert process.stdout
+        assert process.stdout.read() == b"paused\n"
+    assert process.returncode == 0
+
+
+def test_other_systems_have_no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", None)  # not to be called
+    with pausing():
+        pass
 
 
 @needs_linux

@@ -20,7 +20,7 @@ from typing import TypeVar
 import duckdb
 
 from mallard.errors import InvalidInput
-from mallard.processes import take_idle_time
+from mallard.processes import pausing, take_idle_time
 from mallard.query.events import add_macros, connect, show_folder
 from mallard.query.macros import EXAMPLES
 from mallard.query.period import micros
@@ -140,10 +140,11 @@ def _print_csv(
     rows = _looking_again(
         connection, look, lambda: connection.execute(statement).fetchmany(FETCH_ROWS)
     )
-    writer.writerow(column[0] for column in connection.description or [])
-    while rows:
-        writer.writerows(rows)
-        rows = connection.fetchmany(FETCH_ROWS)
+    with pausing():
+        writer.writerow(column[0] for column in connection.description or [])
+        while rows:
+            writer.writerows(rows)
+            rows = connection.fetchmany(FETCH_ROWS)
 
 
 def _looking_again(
@@ -151,8 +152,10 @@ def _looking_again(
 ) -> _Result:
     """Read; where a server has put other files in the place of those, read what is there now."""
     try:
-        return read()
+        with pausing():
+            return read()
     except duckdb.IOException:
         connection.abort()
         look()
-        return read()
+        with pausing():
+            return read()

@@ -23,6 +23,7 @@ from mallard.processes import (
     end_with,
     give_way,
     lacks_idle_time,
+    pausing,
     processor_seconds,
     start,
     take_idle_time,
@@ -239,6 +240,7 @@ def _answer(asked: BinaryIO) -> object:
     if idle:
         take_idle_time()  # only now: the server waits until it has said all
     try:
-        return function(task) if size is None else function(task, text)
+        with pausing():
+            return function(task) if size is None else function(task, text)
     except Exception as error:  # noqa: BLE001 - the top of a process
         return _Failed(str(error) or type(error).__name__)

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,28 @@ def test_it_takes_the_time_that_a_server_on_the_same_machine_leaves(
 ) -> None:
     shell(data, "SELECT 1", "csv")
     assert asked_to_be_idle == [os.SCHED_IDLE]
+
+
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_it_pauses_while_it_reads_but_not_where_it_may_wait_for_a_lock(
+    form: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    @contextmanager
+    def pausing() -> Iterator[None]:
+        did.append("pauses")
+        yield
+        did.append("done")
+
+    def look(*_: object) -> bool:
+        did.append("looks")
+        return show_folder(*_)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mallard.cli.shell.pausing", pausing)
+    monkeypatch.setattr("mallard.cli.shell.show_folder", look)
+    shell(data, NAMES, form)
+    assert did == ["looks", *["pauses", "done"] * (1 if form == "table" else 2)]
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])

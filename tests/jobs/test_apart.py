@@ -17,7 +17,7 @@ import pytest
 from mallard.errors import StorageError
 from mallard.files import FolderLock
 from mallard.jobs.apart import LOOKS, Apart, Ended, Starved
-from mallard.processes import NICENESS, start
+from mallard.processes import NICENESS, PAUSE_EVERY_SECONDS, start
 
 
 def niceness(added: int) -> int:
@@ -66,6 +66,10 @@ def scheduling_class(_: None) -> int:
     return os.sched_getscheduler(0)
 
 
+def seconds_between_pauses(_: None) -> float:
+    return signal.getitimer(signal.ITIMER_REAL)[1]
+
+
 def with_text(task: object, text: bytes) -> tuple[object, bytes]:
     return task, text
 
@@ -96,6 +100,12 @@ def test_a_process_returns_what_is_made_and_gives_way() -> None:
 def test_a_process_works_in_idle_time_when_asked_to() -> None:
     assert Apart().call(scheduling_class, None, idle=True) == os.SCHED_IDLE
     assert Apart().call(scheduling_class, None) == os.SCHED_OTHER
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has pauses")
+def test_a_process_pauses_for_those_who_wait_for_its_core() -> None:
+    assert Apart().call(seconds_between_pauses, None) == pytest.approx(PAUSE_EVERY_SECONDS)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_process_is_waited_for_as_long_as_it_has_some_idle_time(

@@ -9,7 +9,7 @@ import select
 import sys
 from pathlib import Path
 
-from mallard.processes import take_idle_time
+from mallard.processes import pausing, take_idle_time
 from mallard.query.events import open_folder, show_folder
 
 QUESTIONS = (
@@ -31,7 +31,8 @@ def main() -> None:
         while not select.select([sys.stdin], [], [], 0)[0]:
             show_folder(connection, data)
             for question in QUESTIONS:
-                connection.execute(question).fetchall()
+                with pausing():
+                    connection.execute(question).fetchall()
                 asked += 1
     print(asked, flush=True)
 
