@@ -22,7 +22,7 @@ _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_TIMERSLACK = 29
 _SLACK_NS = 1_000  # how much later than asked a sleep may end; 50 us is usual
-PAUSE_EVERY_SECONDS = 0.001
+PAUSE_EVERY_SECONDS = 0.002
 TURN_NS = 100_000  # the shortest that Linux gives; 1.4 ms is usual on two cores
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # by machine: sched_setattr(2)
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, turn (ns), ...
