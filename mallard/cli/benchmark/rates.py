@@ -155,31 +155,33 @@ def acknowledgement(setting: Setting) -> Row:
 
     The top rate is that of the same seconds: an hour's may be twice as much on a shared machine.
     A flush comes every second, as it would at these rates by the number of events as shipped;
-    merges come four times as often, so that there is one in most rounds. Server, client and queries
-    share all cores here: on a core of its own the client would take one from the other two. Rounds
-    are short and many: what another's work on the machine spoils are single ones then.
+    merges come eight times as often, so that there is one in most rounds. Server, client and
+    queries share all cores here: on a core of its own the client would take one from the other two.
+
+    Rounds are as short as those permit, and many: a shared machine is at times half as fast for a
+    second or two, and half of the top rate of before is then all that it can do. So there are few
+    such changes within a round, and what they spoil are single ones.
     """
     data, cores = setting.folder / "busy", setting.cores
-    settings = {"store.merge_files": "4", **FLUSH_SOON}
+    settings = {"store.merge_files": "2", **FLUSH_SOON}
+    brief = replace(setting, seconds=setting.seconds / 2)
     idle: list[Result] = []
     busy: list[Result] = []
     top: list[float] = []
     asked = 0
-    warm = min(0.5, setting.seconds / 2)
+    warm = min(0.5, brief.seconds / 2)
     with mallard(data, cores.all, settings) as server:
         requests = batch_requests(server.port)
         for number in range(PRELOADED_BATCHES):
             server.send(requests[number % len(requests)])
-        for _ in range(2 * setting.rounds):
+        for _ in range(4 * setting.rounds):
             server.drain()
-            plan = Plan(server.port, "single", 1, setting.seconds, warm, IDLE_RATE)
+            plan = Plan(server.port, "single", 1, brief.seconds, warm, IDLE_RATE)
             idle.append(measured(plan, cores.all))
-            top.append(setting.load(server.port).rate)
+            top.append(brief.load(server.port).rate)
             server.drain()
             with Reader(data, cores.all) as reader:
-                plan = Plan(
-                    server.port, "single", CONNECTIONS, 2 * setting.seconds, warm, top[-1] / 2
-                )
+                plan = Plan(server.port, "single", CONNECTIONS, setting.seconds, warm, top[-1] / 2)
                 busy.append(measured(plan, cores.all))
             asked += reader.asked
         flushes, merges = _count(server, b"flush"), _count(server, b"compaction")
