@@ -22,7 +22,7 @@ _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_TIMERSLACK = 29
 _SLACK_NS = 1_000  # how much later than asked a sleep may end; 50 us is usual
-PAUSE_EVERY_SECONDS = 0.002
+PAUSE_EVERY_SECONDS = 0.002  # a query took 4 % longer so, 9 % by 1 ms; requests waited alike
 TURN_NS = 100_000  # the shortest that Linux gives; 1.4 ms is usual on two cores
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # by machine: sched_setattr(2)
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, turn (ns), ...
@@ -78,15 +78,18 @@ def take_idle_time() -> None:
 
 @contextmanager
 def pausing() -> Iterator[None]:
-    """Have the main thread of this process pause for some 20 us every millisecond; Linux only.
+    """Have what computes in this process pause for a moment again and again; Linux only.
 
-    Around what computes beside a server. Whoever wakes up takes the core from one that gives way,
-    but whoever has lost it to that one waits for the next tick, which many systems have each 4 ms,
-    even where it has idle time alone. In a pause the core goes to who waits for it. Shares stay the
-    same, which they would not if it called sched_yield(2).
+    For what gives way to a server: who wakes up takes the core from it at once, but who has lost a
+    core to it, be it in idle time alone, waits for the next tick, every 4 ms on many a system. A
+    pause lets those go on. Its share of a wanted core stays the same, unless that is idle time: of
+    the little that it has there beside one who never sleeps, pauses cost half or more. With
+    sched_yield(2) instead, niceness 10 was left a fiftieth of its share.
 
-    Not for a process that uses alarm(2), nor around what waits by sleeping, such as SQLite for a
-    lock: sleeps end early. Source: the kernel's sched-eevdf.
+    Of several threads mostly the main one pauses. For good: a sleep ends sooner after what was
+    asked of it, and SIGALRM no longer ends the process. Inside: no alarm(2), no other `pausing`, no
+    writing to what may be full (`write` may return early), and nothing that waits by sleeping, such
+    as SQLite for a lock. Source: the kernel's sched-eevdf.
     """
     if sys.platform != "linux":
         yield
@@ -96,8 +99,8 @@ def pausing() -> Iterator[None]:
     # The handler sleeps for as many microseconds as its signal has for a number, without Python.
     system.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     system.signal(signal.SIGALRM, ctypes.cast(system.usleep, ctypes.c_void_p))
-    signal.setitimer(signal.ITIMER_REAL, PAUSE_EVERY_SECONDS, PAUSE_EVERY_SECONDS)
     try:
+        signal.setitimer(signal.ITIMER_REAL, PAUSE_EVERY_SECONDS, PAUSE_EVERY_SECONDS)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

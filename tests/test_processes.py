@@ -134,7 +134,7 @@ def test_where_the_system_hides_processes_none_lacks_idle_time(
 
 
 PAUSES = """
-import os, resource, signal
+import os, resource, signal, time
 from mallard.processes import pausing
 
 def slept():
@@ -143,8 +143,13 @@ def slept():
 with pausing():
     before = slept()
     while slept() < before + 20:
-        pass
+        assert time.process_time() < 20
 assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+try:
+    with pausing():
+        raise ValueError
+except ValueError:
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 os.kill(os.getpid(), signal.SIGALRM)
 print("paused", flush=True)
 """

@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import datetime
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import indent
@@ -127,10 +129,12 @@ def _print_table(
 ) -> None:
     width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
 
-    def show() -> None:
-        connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
+    def table() -> str:
+        with redirect_stdout(StringIO()) as text:
+            connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
+        return text.getvalue()
 
-    _looking_again(connection, look, show)
+    print(_looking_again(connection, look, table), end="")
 
 
 def _print_csv(
@@ -140,10 +144,10 @@ def _print_csv(
     rows = _looking_again(
         connection, look, lambda: connection.execute(statement).fetchmany(FETCH_ROWS)
     )
-    with pausing():
-        writer.writerow(column[0] for column in connection.description or [])
-        while rows:
-            writer.writerows(rows)
+    writer.writerow(column[0] for column in connection.description or [])
+    while rows:
+        writer.writerows(rows)
+        with pausing():  # not while it writes, nor while it looks
             rows = connection.fetchmany(FETCH_ROWS)
 
 

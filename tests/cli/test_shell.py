@@ -41,26 +41,55 @@ def test_it_takes_the_time_that_a_server_on_the_same_machine_leaves(
     assert asked_to_be_idle == [os.SCHED_IDLE]
 
 
+class Told(io.StringIO):
+    """Notes that something is written, once in a row."""
+
+    def __init__(self, did: list[str]) -> None:
+        super().__init__()
+        self.did = did
+
+    def write(self, text: str) -> int:
+        if self.did[-1] != "writes":
+            self.did.append("writes")
+        return super().write(text)
+
+
 @pytest.mark.parametrize("form", ["table", "csv"])
-def test_it_pauses_while_it_reads_but_not_where_it_may_wait_for_a_lock(
-    form: str, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_pauses_while_it_reads_and_not_while_it_looks_or_writes(
+    form: str, fails: bool, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     did: list[str] = []
 
     @contextmanager
     def pausing() -> Iterator[None]:
         did.append("pauses")
-        yield
-        did.append("done")
+        try:
+            yield
+        finally:
+            did.append("done")
 
-    def look(*_: object) -> bool:
+    def look(connection: duckdb.DuckDBPyConnection, data: Path, as_of: int | None) -> bool:
+        if did and fails:
+            away.rename(recent)
+        found = show_folder(connection, data, as_of)
+        if fails and not did:
+            recent.rename(away)
         did.append("looks")
-        return show_folder(*_)  # type: ignore[arg-type]
+        return found
 
+    recent, away = data / "recent", data / "away"
     monkeypatch.setattr("mallard.cli.shell.pausing", pausing)
     monkeypatch.setattr("mallard.cli.shell.show_folder", look)
+    monkeypatch.setattr("sys.stdout", Told(did))
     shell(data, NAMES, form)
-    assert did == ["looks", *["pauses", "done"] * (1 if form == "table" else 2)]
+    again = ["looks", "pauses", "done"]
+    assert did == [
+        *again,
+        *(again if fails else []),
+        "writes",
+        *(["pauses", "done"] if form == "csv" else []),
+    ]
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])

@@ -66,8 +66,19 @@ def scheduling_class(_: None) -> int:
     return os.sched_getscheduler(0)
 
 
-def seconds_between_pauses(_: None) -> float:
+def seconds_between_pauses(_: None, text: bytes = b"") -> float:
     return signal.getitimer(signal.ITIMER_REAL)[1]
+
+
+class TimerWhenRead:
+    """Becomes what the timer is where it is read, before the work begins."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return signal.getitimer, (signal.ITIMER_REAL,)
+
+
+def itself(task: object) -> object:
+    return task
 
 
 def with_text(task: object, text: bytes) -> tuple[object, bytes]:
@@ -103,9 +114,16 @@ def test_a_process_works_in_idle_time_when_asked_to() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has pauses")
-def test_a_process_pauses_for_those_who_wait_for_its_core() -> None:
-    assert Apart().call(seconds_between_pauses, None) == pytest.approx(PAUSE_EVERY_SECONDS)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+def test_a_process_pauses_for_those_who_wait_for_its_core_until_it_is_done() -> None:
+    apart = Apart(stays=True)
+    assert apart.call(seconds_between_pauses, None) == pytest.approx(PAUSE_EVERY_SECONDS)
+    pauses = apart.call_with(seconds_between_pauses, None, [b"text"])
+    assert pauses == pytest.approx(PAUSE_EVERY_SECONDS)
+    assert apart.call(itself, TimerWhenRead()) == (0, 0)
+    with pytest.raises(StorageError, match="wrong"):
+        apart.call(fail, "wrong")
+    assert apart.call(itself, TimerWhenRead()) == (0, 0)
+    apart.end()
 
 
 def test_a_process_is_waited_for_as_long_as_it_has_some_idle_time(
