@@ -20,9 +20,7 @@ _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # What was given back is not kept for later: the system counts it as taken.
 _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_PR_SET_TIMERSLACK = 29
-_SLACK_NS = 1_000  # how much later than asked a sleep may end; 50 us is usual
-PAUSE_EVERY_SECONDS = 0.002  # a query took 4 % longer so, 9 % by 1 ms; requests waited alike
+PAUSE_EVERY_SECONDS = 0.002  # each takes some 70 us; a query took 8 % longer so
 TURN_NS = 100_000  # the shortest that Linux gives; 1.4 ms is usual on two cores
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # by machine: sched_setattr(2)
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, turn (ns), ...
@@ -86,16 +84,15 @@ def pausing() -> Iterator[None]:
     the little that it has there beside one who never sleeps, pauses cost half or more. With
     sched_yield(2) instead, niceness 10 was left a fiftieth of its share.
 
-    Of several threads mostly the main one pauses. For good: a sleep ends sooner after what was
-    asked of it, and SIGALRM no longer ends the process. Inside: no alarm(2), no other `pausing`, no
-    writing to what may be full (`write` may return early), and nothing that waits by sleeping, such
-    as SQLite for a lock. Source: the kernel's sched-eevdf.
+    Of several threads mostly the main one pauses. SIGALRM no longer ends the process, for good.
+    Inside: no alarm(2), no other `pausing`, no writing to what may be full (`write` may return
+    early), and nothing that waits by sleeping, such as SQLite for a lock. Source: the kernel's
+    sched-eevdf.
     """
     if sys.platform != "linux":
         yield
         return
     system = ctypes.CDLL(None)
-    system.prctl(_PR_SET_TIMERSLACK, _SLACK_NS, 0, 0, 0)
     # The handler sleeps for as many microseconds as its signal has for a number, without Python.
     system.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     system.signal(signal.SIGALRM, ctypes.cast(system.usleep, ctypes.c_void_p))
