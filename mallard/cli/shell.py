@@ -129,7 +129,7 @@ def _print_table(
 ) -> None:
     width = get_terminal_size((TABLE_CHARACTERS, 0)).columns
 
-    def table() -> str:
+    def table() -> str:  # nothing is written within pauses
         with redirect_stdout(StringIO()) as text:
             connection.sql(statement).show(max_width=width, max_rows=TABLE_ROWS_MAX)
         return text.getvalue()
